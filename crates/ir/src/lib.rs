@@ -1,0 +1,18 @@
+//! The intermediate representation: graph, ops, symbolic dims, inference, verifier, text and interpreter.
+//!
+//! This crate knows nothing of ONNX files, passes or machine code.
+
+#![forbid(unsafe_code)]
+
+mod attrs;
+mod dim;
+mod graph;
+pub mod interp;
+pub mod ops;
+mod types;
+
+pub use attrs::{Attr, Attrs};
+pub use dim::{Atom, Dim, DimError};
+pub use graph::{Graph, GraphError, GraphOutput, Node, NodeId, NodeOutput, Value};
+pub use ops::{Op, OpError};
+pub use types::{Fact, MAX_TRACKED_ELEMENTS, ValueType};

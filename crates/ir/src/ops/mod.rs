@@ -1,0 +1,338 @@
+//! The closed set of operators.
+//!
+//! One file an operator family: attributes, inference and reference evaluation. The table below is the only
+//! registration. Ops are in the form of the newest opset: whoever reads older forms upgrades them first.
+
+mod binary;
+mod cast;
+mod control;
+mod conv;
+mod gather;
+mod generate;
+mod matmul;
+mod norm;
+mod pool;
+mod quant;
+mod reduce;
+mod reshape;
+mod resize;
+mod select;
+mod slice;
+mod softmax;
+mod unary;
+mod util;
+mod variadic;
+
+pub use binary::{Binary, BinaryOp};
+pub use cast::Cast;
+pub use control::If;
+pub use conv::{AutoPad, Conv, ConvTranspose, Window};
+pub use gather::Gather;
+pub use generate::{ConstantOfShape, Range};
+pub use matmul::{Gemm, MatMul};
+pub use norm::{BatchNormalization, LayerNormalization, Lrn};
+pub use pool::{GlobalPool, Pool, PoolKind};
+pub use quant::{DequantizeLinear, QLinearConv, QLinearMatMul, QuantizeLinear};
+pub use reduce::{ArgReduce, Reduce, ReduceOp};
+pub use reshape::{Expand, Flatten, Identity, Reshape, Shape, Squeeze, Transpose, Unsqueeze};
+pub use resize::Resize;
+pub use select::{Clip, Where};
+pub use slice::{Concat, Pad, PadMode, Slice, Split};
+pub use softmax::Softmax;
+pub use unary::{Unary, UnaryOp};
+pub use variadic::{Variadic, VariadicOp};
+
+use crate::{Attrs, Dim, Fact};
+use rabot_tensor::{DType, Tensor};
+
+/// What every operator family defines.
+pub(crate) trait OpDef: Sized {
+    /// Names of the ops of the family, as ONNX has them.
+    const NAMES: &'static [&'static str];
+    /// The op named `name` with these attributes (newest opset).
+    ///
+    /// **Errors**: an attribute is missing, of the wrong kind, unknown or has an unsupported value.
+    fn from_attrs(name: &str, attrs: &Attrs) -> Result<Self, OpError>;
+    /// ONNX name of the op.
+    fn name(&self) -> &'static str;
+    /// The attributes, so that `from_attrs(name(), &attrs())` gives the op back. Defaults may be left out.
+    fn attrs(&self) -> Attrs;
+    /// Facts of the outputs. Absent optional inputs are `None`.
+    ///
+    /// **Errors**: wrong count, dtypes or shapes of inputs.
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError>;
+    /// Reference evaluation: plain loops, f64 accumulation, each result rounded once to its dtype.
+    ///
+    /// **Errors**: as `infer`, and values that are out of range (an index, say).
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError>;
+}
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $family:ident,)*) => {
+        /// An operator with its attributes.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Op {
+            /// An input of the graph; has no operands.
+            Input,
+            /// A constant; has no operands.
+            Constant(Tensor),
+            /// A conditional; operands are the condition, then what the branches capture.
+            If(Box<If>),
+            $($(#[$doc])* $family($family),)*
+        }
+
+        impl Op {
+            /// The op named `name` (ONNX's name) with attributes in the form of the newest opset, or `None`
+            /// where there is no such op. `If` holds graphs and is made directly.
+            pub fn from_attrs(name: &str, attrs: &Attrs) -> Option<Result<Op, OpError>> {
+                $(if <$family as OpDef>::NAMES.contains(&name) {
+                    return Some(<$family as OpDef>::from_attrs(name, attrs).map(Op::$family));
+                })*
+                None
+            }
+
+            /// Names of all ops that [`Op::from_attrs`] makes.
+            pub fn names() -> Vec<&'static str> {
+                let mut names = Vec::new();
+                $(names.extend_from_slice(<$family as OpDef>::NAMES);)*
+                names
+            }
+
+            /// ONNX name of the op.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    Op::Input => "Input",
+                    Op::Constant(_) => "Constant",
+                    Op::If(_) => "If",
+                    $(Op::$family(op) => op.name(),)*
+                }
+            }
+
+            /// The attributes. Contents of constants and graphs of conditionals are not attributes.
+            pub fn attrs(&self) -> Attrs {
+                match self {
+                    Op::Input | Op::Constant(_) | Op::If(_) => Attrs::new(),
+                    $(Op::$family(op) => op.attrs(),)*
+                }
+            }
+
+            /// Facts of the outputs, from facts of the inputs.
+            ///
+            /// **Errors**: wrong count, dtypes or shapes of inputs.
+            pub fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+                match self {
+                    Op::Input => Err(OpError::Unsupported("inference of an input".to_owned())),
+                    Op::Constant(tensor) => Ok(vec![Fact::of_constant(tensor.clone())]),
+                    Op::If(op) => op.infer(inputs, cx),
+                    $(Op::$family(op) => op.infer(inputs, cx),)*
+                }
+            }
+
+            /// Reference evaluation.
+            ///
+            /// **Errors**: as [`Op::infer`], and values that are out of range.
+            pub fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+                match self {
+                    Op::Input => Err(OpError::Unsupported("evaluation of an input".to_owned())),
+                    Op::Constant(tensor) => Ok(vec![tensor.clone()]),
+                    Op::If(op) => op.eval(inputs),
+                    $(Op::$family(op) => op.eval(inputs),)*
+                }
+            }
+        }
+    };
+}
+
+ops! {
+    /// Elementwise, one operand: `Relu`, `Exp`, …
+    Unary,
+    /// Elementwise with broadcasting, two operands: `Add`, `Equal`, …
+    Binary,
+    /// Elementwise with broadcasting, any number of operands: `Max`, `Sum`, …
+    Variadic,
+    /// `Where`.
+    Where,
+    /// `Clip`.
+    Clip,
+    /// `Cast`.
+    Cast,
+    /// `Identity`.
+    Identity,
+    /// `Reshape`.
+    Reshape,
+    /// `Flatten`.
+    Flatten,
+    /// `Squeeze`.
+    Squeeze,
+    /// `Unsqueeze`.
+    Unsqueeze,
+    /// `Expand`.
+    Expand,
+    /// `Transpose`.
+    Transpose,
+    /// `Shape`.
+    Shape,
+    /// `Slice`.
+    Slice,
+    /// `Split`.
+    Split,
+    /// `Concat`.
+    Concat,
+    /// `Pad`.
+    Pad,
+    /// `Gather`.
+    Gather,
+    /// `ConstantOfShape`.
+    ConstantOfShape,
+    /// `Range`.
+    Range,
+    /// `MatMul`.
+    MatMul,
+    /// `Gemm`.
+    Gemm,
+    /// `Conv`.
+    Conv,
+    /// `ConvTranspose`.
+    ConvTranspose,
+    /// `MaxPool`, `AveragePool`.
+    Pool,
+    /// `GlobalMaxPool`, `GlobalAveragePool`.
+    GlobalPool,
+    /// `ReduceSum`, `ReduceMax`, …
+    Reduce,
+    /// `ArgMax`, `ArgMin`.
+    ArgReduce,
+    /// `BatchNormalization`.
+    BatchNormalization,
+    /// `LayerNormalization`.
+    LayerNormalization,
+    /// `LRN`.
+    Lrn,
+    /// `Softmax`, `LogSoftmax`.
+    Softmax,
+    /// `Resize`.
+    Resize,
+    /// `QuantizeLinear`.
+    QuantizeLinear,
+    /// `DequantizeLinear`.
+    DequantizeLinear,
+    /// `QLinearConv`.
+    QLinearConv,
+    /// `QLinearMatMul`.
+    QLinearMatMul,
+}
+
+/// What inference needs besides the facts of the inputs.
+#[derive(Debug, Default)]
+pub struct InferCx {
+    /// Name of the node, for fresh symbols.
+    pub node: String,
+    /// Pairs of dims that must be equal when the program runs, found while inferring.
+    pub equal: Vec<(Dim, Dim)>,
+    fresh: usize,
+}
+
+impl InferCx {
+    /// For inference of the node with this name.
+    pub fn new(node: &str) -> Self {
+        InferCx { node: node.to_owned(), ..Self::default() }
+    }
+
+    /// A symbol for a dim that only running the node tells. The same node always gets the same symbols.
+    pub fn fresh(&mut self) -> Dim {
+        self.fresh += 1;
+        Dim::symbol(format!("{}.{}", self.node, self.fresh - 1))
+    }
+
+    /// States that two dims must be equal when the program runs.
+    ///
+    /// **Errors**: they are known to differ.
+    pub fn require_equal(&mut self, a: &Dim, b: &Dim) -> Result<(), OpError> {
+        match (a.clone() - b.clone()).as_const() {
+            Some(0) => Ok(()),
+            Some(_) => Err(OpError::Shape(format!("dim {a} must equal {b}"))),
+            None => {
+                self.equal.push((a.clone(), b.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Shape of the broadcast of shapes (numpy's rule).
+    ///
+    /// A dim that is not known to be 1 is taken to equal the other one, and checked when the program runs.
+    ///
+    /// **Errors**: two known dims differ and neither is 1.
+    pub fn broadcast(&mut self, shapes: &[&[Dim]]) -> Result<Vec<Dim>, OpError> {
+        let rank = shapes.iter().map(|s| s.len()).max().unwrap_or(0);
+        let mut result = vec![Dim::from(1); rank];
+        for shape in shapes {
+            for (dim, out) in shape.iter().rev().zip(result.iter_mut().rev()) {
+                if out.is(1) {
+                    *out = dim.clone();
+                } else if !dim.is(1) && dim != out {
+                    self.require_equal(dim, out)
+                        .map_err(|_| OpError::Shape(format!("shapes {shapes:?} do not broadcast")))?;
+                    // A number says more than a symbol.
+                    if dim.as_const().is_some() {
+                        *out = dim.clone();
+                    }
+                }
+            }
+        }
+        Ok(result)
+    }
+}
+
+/// An operator cannot be made, typed or evaluated as asked.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum OpError {
+    /// Wrong number of operands.
+    #[error("takes {expected} inputs, got {actual}")]
+    InputCount {
+        /// What the op takes, in words.
+        expected: String,
+        /// How many it got.
+        actual: usize,
+    },
+    /// An operand that is not optional is absent.
+    #[error("input {slot} ({name}) is missing")]
+    MissingInput {
+        /// Position of the operand.
+        slot: usize,
+        /// Its name in the ONNX specification.
+        name: &'static str,
+    },
+    /// An operand has a dtype the op does not take.
+    #[error("input {slot} is {actual}, expected {expected}")]
+    DType {
+        /// Position of the operand.
+        slot: usize,
+        /// Its dtype.
+        actual: DType,
+        /// What the op takes, in words.
+        expected: String,
+    },
+    /// Shapes of operands do not fit; the text gives them.
+    #[error("{0}")]
+    Shape(String),
+    /// A required attribute is absent.
+    #[error("attribute `{0}` is missing")]
+    MissingAttribute(String),
+    /// An attribute has a value that the op does not take.
+    #[error("attribute `{name}` = {value}: {reason}")]
+    Attribute {
+        /// Name of the attribute.
+        name: String,
+        /// Its value.
+        value: String,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// A case the specification has and rabot does not; the text says which, with the values.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+    /// A value in the data is out of range; the text gives it.
+    #[error("{0}")]
+    Value(String),
+}
