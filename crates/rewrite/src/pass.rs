@@ -1,0 +1,258 @@
+//! What a pass is, what it may use, and what it tells.
+
+use rabot_ir::interp::{InterpError, Tensors};
+use rabot_ir::{Dim, Graph, GraphError, NodeId, Op};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+/// A transformation of a graph. A struct whose fields are its options; it keeps nothing between runs.
+pub trait Pass: fmt::Debug + Send + Sync {
+    /// Name in pipelines: `fold`.
+    fn name(&self) -> &'static str;
+
+    /// What it does, in one line.
+    fn summary(&self) -> &'static str;
+
+    /// How far outputs may move. Tests hold the pass to it.
+    fn exactness(&self) -> Exactness;
+
+    /// Options that differ from their defaults, as pipelines spell them: `{sparsity=0.8}`; empty if none does.
+    fn options(&self) -> String {
+        String::new()
+    }
+
+    /// Changes the graph and reports every change made and every one that was possible but not made.
+    /// The caller fills in [`Report::before`], [`Report::after`] and [`Report::elapsed`] and verifies the graph.
+    ///
+    /// **Errors**: the pass cannot do its work at all. The graph may then be half changed.
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError>;
+}
+
+/// How far a pass may move outputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Exactness {
+    /// Not a bit.
+    Bitwise,
+    /// At most this many units in the last place.
+    Ulp(u32),
+    /// At most `atol + rtol * max |expected|` of each output.
+    Rel {
+        /// Factor of the largest magnitude of the output.
+        rtol: f64,
+        /// Absolute part.
+        atol: f64,
+    },
+    /// As far as the user asked for; the text names the metric that bounds it.
+    Changes(&'static str),
+}
+
+impl fmt::Display for Exactness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exactness::Bitwise => write!(f, "bitwise"),
+            Exactness::Ulp(count) => write!(f, "{count} ulp"),
+            Exactness::Rel { rtol, atol } => write!(f, "rtol {rtol:e}, atol {atol:e}"),
+            Exactness::Changes(metric) => write!(f, "changes {metric}"),
+        }
+    }
+}
+
+/// What passes may use besides the graph.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PassCx<'a> {
+    /// Named input sets to calibrate on; each is one call of the model.
+    pub calibration: Option<&'a [Tensors]>,
+}
+
+/// What a pass did and did not do.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Changes made.
+    pub applied: Vec<Applied>,
+    /// Changes that matched but were not made.
+    pub skipped: Vec<Skipped>,
+    /// Size of the graph before.
+    pub before: Stats,
+    /// Size of the graph after.
+    pub after: Stats,
+    /// Time the pass took, verification not included.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// Notes a change.
+    pub fn apply(&mut self, rule: &'static str, node: impl fmt::Display, detail: impl Into<String>) {
+        self.applied.push(Applied { rule, node: node.to_string(), detail: detail.into() });
+    }
+
+    /// Notes a change that was not made, and why.
+    pub fn skip(&mut self, rule: &'static str, node: impl fmt::Display, reason: impl Into<String>) {
+        self.skipped.push(Skipped { rule, node: node.to_string(), reason: reason.into() });
+    }
+
+    /// Appends the changes of another report.
+    pub fn extend(&mut self, other: Report) {
+        self.applied.extend(other.applied);
+        self.skipped.extend(other.skipped);
+    }
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The rule: `conv-batch-norm`.
+    pub rule: &'static str,
+    /// Name of the node it was made at.
+    pub node: String,
+    /// What became of it, in words.
+    pub detail: String,
+}
+
+/// A change that was possible by its pattern and was not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The rule.
+    pub rule: &'static str,
+    /// Name of the node.
+    pub node: String,
+    /// Why not, with the values that decided: "conv_12: output used twice".
+    pub reason: String,
+}
+
+/// Size of a graph; branches of conditionals count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Operators: nodes other than inputs and constants.
+    pub nodes: usize,
+    /// Constants.
+    pub constants: usize,
+    /// Bytes of the constants.
+    pub constants_bytes: u64,
+    /// Operations of convolutions and matrix products of the graph itself, multiply and add both counted.
+    pub flops: Dim,
+    /// Kernels, if each group were one and each node without a group were one.
+    pub kernels: usize,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Stats { nodes: 0, constants: 0, constants_bytes: 0, flops: Dim::from(0), kernels: 0 }
+    }
+}
+
+impl Stats {
+    /// Counts a graph.
+    pub fn of(graph: &Graph) -> Self {
+        let mut stats = Stats::default();
+        let mut groups = BTreeSet::new();
+        for id in graph.node_ids() {
+            let node = graph.node(id);
+            match &node.op {
+                Op::Input => continue,
+                Op::Constant(tensor) => {
+                    stats.constants += 1;
+                    stats.constants_bytes += tensor.bytes().len() as u64;
+                    continue;
+                }
+                Op::If(conditional) => {
+                    for branch in [&conditional.then_branch, &conditional.else_branch] {
+                        let inner = Stats::of(branch);
+                        stats.nodes += inner.nodes;
+                        stats.constants += inner.constants;
+                        stats.constants_bytes += inner.constants_bytes;
+                        stats.kernels += inner.kernels;
+                    }
+                }
+                _ => {}
+            }
+            stats.nodes += 1;
+            stats.flops = stats.flops + flops(graph, id);
+            if node.group.is_none_or(|group| groups.insert(group)) {
+                stats.kernels += 1;
+            }
+        }
+        stats
+    }
+}
+
+/// Operations of a contraction: twice the products that one output element sums, per output element.
+fn flops(graph: &Graph, id: NodeId) -> Dim {
+    let node = graph.node(id);
+    let shape = |slot: usize| node.inputs.get(slot).copied().flatten().map(|v| graph.fact(v).shape());
+    let product = |dims: &[Dim]| dims.iter().product::<Dim>();
+    let summed = match &node.op {
+        // Weights are [out, in / group, taps...].
+        Op::Conv(_) => shape(1).and_then(|w| w.get(1..)).map(product),
+        Op::QLinearConv(_) => shape(3).and_then(|w| w.get(1..)).map(product),
+        Op::MatMul(_) | Op::QLinearMatMul(_) => shape(0).and_then(|a| a.last()).cloned(),
+        Op::Gemm(gemm) => shape(0).and_then(|a| a.get(usize::from(!gemm.trans_a))).cloned(),
+        // Weights are [in, out / group, taps...]: each input element is spread over out / group × taps.
+        Op::ConvTranspose(_) => {
+            let (x, w) = (shape(0).map(product), shape(1).and_then(|w| w.get(1..)).map(product));
+            return x.zip(w).map_or(Dim::from(0), |(x, w)| Dim::from(2) * x * w);
+        }
+        _ => None,
+    };
+    let outputs = node.outputs.first().map(|o| o.fact.ty.elements());
+    summed.zip(outputs).map_or(Dim::from(0), |(k, n)| Dim::from(2) * k * n)
+}
+
+/// A pass or a pipeline cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// An edit of the graph was refused.
+    #[error("pass `{pass}`: {error}")]
+    Graph {
+        /// Name of the pass.
+        pass: &'static str,
+        /// What the graph said.
+        error: GraphError,
+    },
+    /// Evaluating the graph failed.
+    #[error("pass `{pass}`: {error}")]
+    Interp {
+        /// Name of the pass.
+        pass: &'static str,
+        /// What the interpreter said.
+        error: InterpError,
+    },
+    /// The pass needs inputs to calibrate on, or other ones.
+    #[error("pass `{pass}` needs calibration inputs: {reason}")]
+    Calibration {
+        /// Name of the pass.
+        pass: &'static str,
+        /// What is missing and how to give it.
+        reason: String,
+    },
+    /// The model is not one the pass can work on.
+    #[error("pass `{pass}` at `{node}`: {reason}")]
+    Model {
+        /// Name of the pass.
+        pass: &'static str,
+        /// Name of the node.
+        node: String,
+        /// Why, with values.
+        reason: String,
+    },
+    /// Rules kept applying: two of them undo each other.
+    #[error("pass `{pass}` made {budget} changes and was not done; the last was `{rule}` at `{node}`")]
+    Budget {
+        /// Name of the pass.
+        pass: &'static str,
+        /// Changes allowed.
+        budget: usize,
+        /// Last rule that applied.
+        rule: &'static str,
+        /// Node it applied at.
+        node: String,
+    },
+    /// The graph broke an invariant.
+    #[error("the graph is not valid {when}:\n{errors}")]
+    Verify {
+        /// Before which or after which pass.
+        when: String,
+        /// Every violation.
+        errors: String,
+    },
+}
