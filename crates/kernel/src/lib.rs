@@ -1,1 +1,17 @@
-//! (to be written)
+//! Planning: from a graph to a list of kernels with tiles, layouts, packed weights and buffers.
+//!
+//! A kernel is data: [`LoopKernel`] or [`ContractKernel`]. Both carry a scalar DAG ([`Dag`]), so that an
+//! activation is written once and serves every kind. Code makers read these descriptions and never see a graph.
+
+#![forbid(unsafe_code)]
+
+mod dag;
+mod desc;
+mod plan;
+
+pub use dag::{Access, BinaryFn, Coord, Dag, Expr, ExprId, ExprNode, Size, UnaryFn};
+pub use desc::{
+    Arg, ContractKernel, KernelDesc, LoopKernel, Operand, Patches, ReduceFn, Reduction, Stage, Store, Tile,
+    Vectorize,
+};
+pub use plan::{Buffer, BufferId, Call, Check, Constant, HostCall, HostFn, Plan, Port, Step, Storage};

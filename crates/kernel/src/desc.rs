@@ -1,0 +1,248 @@
+//! Kernel descriptions.
+//!
+//! A generated kernel is a function
+//! `fn(args: *const *mut u8, params: *const i64, begin: i64, end: i64, scratch: *mut u8, status: *mut i64)`
+//! that does the work items `begin..end`. Items are independent, and each is computed in the same way whatever
+//! the range, so the partition among threads cannot change a bit.
+
+use crate::{Access, Coord, Dag, ExprId, Size};
+use rabot_tensor::DType;
+
+/// A buffer that a kernel reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Arg {
+    /// Element type in memory.
+    pub dtype: DType,
+    /// True if the kernel writes it.
+    pub written: bool,
+}
+
+/// One of the kinds of kernel that are compiled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum KernelDesc {
+    /// Loops over index maps.
+    Loop(LoopKernel),
+    /// A batch of matrix products.
+    Contract(ContractKernel),
+}
+
+impl KernelDesc {
+    /// The buffers, in the order in which a call passes them.
+    pub fn args(&self) -> &[Arg] {
+        match self {
+            KernelDesc::Loop(kernel) => &kernel.args,
+            KernelDesc::Contract(kernel) => &kernel.args,
+        }
+    }
+}
+
+/// Elementwise chains, broadcasts, views, reductions, softmax, norms, pools, depthwise convolution, moves.
+///
+/// For each point of `outer`: the stages, one after the other, each looping over its own `inner` dims. Coordinates
+/// `0..outer.len()` are the outer ones; `outer.len()..` are the inner ones of the current stage.
+///
+/// Work items number the points of `outer[..items]`, row-major; the other outer dims are loops inside an item.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LoopKernel {
+    /// Buffers.
+    pub args: Vec<Arg>,
+    /// Extents of the outer dims.
+    pub outer: Vec<Size>,
+    /// How many of the outer dims are work items.
+    pub items: usize,
+    /// What is done for each outer point.
+    pub stages: Vec<Stage>,
+    /// Which loop becomes vectors, where dtypes and strides allow.
+    pub vectorize: Vectorize,
+}
+
+/// Which loop of a [`LoopKernel`] is turned into vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Vectorize {
+    /// The last outer dim (never one of the items): every lane runs all stages.
+    Outer,
+    /// The last inner dim of each stage; reductions are combined across lanes in a fixed order.
+    Inner,
+    /// None.
+    No,
+}
+
+/// One pass over the inner dims.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stage {
+    /// Extents of the inner dims; empty for a single point.
+    pub inner: Vec<Size>,
+    /// What is computed at each point.
+    pub dag: Dag,
+    /// Values combined over all inner points; later stages see them as `Expr::Reduced`.
+    pub reductions: Vec<Reduction>,
+    /// Values written at each inner point.
+    pub stores: Vec<Store>,
+}
+
+/// A reduction over the inner dims of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reduction {
+    /// How values are combined.
+    pub function: ReduceFn,
+    /// What is combined.
+    pub value: ExprId,
+}
+
+/// How a reduction combines values. The dtype is that of the value; f32 sums accumulate in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReduceFn {
+    /// Sum; starts at 0. A value `Binary(Mul, a, b)` may be contracted to a multiply-add.
+    Sum,
+    /// Product; starts at 1.
+    Prod,
+    /// Maximum, NaN if any is; starts at the lowest value.
+    Max,
+    /// Minimum, NaN if any is; starts at the highest value.
+    Min,
+}
+
+/// A write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Store {
+    /// Which argument.
+    pub arg: usize,
+    /// Which element.
+    pub access: Access,
+    /// What; converted to the argument's dtype (f32 → f16, bf16 to nearest even; wider integers wrap).
+    pub value: ExprId,
+}
+
+/// `C[batch, m, n] = epilogue(Σ_k A[batch, m, k] · B[batch, k, n])`: matrix products, convolutions.
+///
+/// Coordinates in the epilogue: `0..batch.len()` the batch dims, then the row, then the column.
+///
+/// Work items number `batch × row blocks × column blocks`, row-major in that order. A block is
+/// `tile.rows` × `tile.columns` elements of C, less at the edges.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ContractKernel {
+    /// Buffers.
+    pub args: Vec<Arg>,
+    /// Extents of the batch dims.
+    pub batch: Vec<Size>,
+    /// Rows of A and C.
+    pub m: Size,
+    /// Columns of B and C.
+    pub n: Size,
+    /// Terms of the sum.
+    pub k: Size,
+    /// Left operand.
+    pub a: Operand,
+    /// Right operand.
+    pub b: Operand,
+    /// Dtype of operands as multiplied: f32 (f16 and bf16 are widened on the way in), or i32 for i8 and u8 operands.
+    pub accumulator: DType,
+    /// What is done to the accumulator.
+    pub epilogue: Dag,
+    /// Where results go; vectors run along the column.
+    pub stores: Vec<Store>,
+    /// Blocking.
+    pub tile: Tile,
+}
+
+/// How a matrix operand is read. Strides are in elements; `batch` has one stride per batch dim.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// Packed at compile time into panels: for A `[⌈m/mr⌉][k][mr]`, for B `[⌈n/nr⌉][k][nr]`, padded with zeros.
+    /// For integers, values have their zero point subtracted and are stored as i16, pairs of k innermost:
+    /// `[⌈m/mr⌉][⌈k/2⌉][mr][2]`.
+    Packed {
+        /// Which argument.
+        arg: usize,
+        /// Strides of the batch dims.
+        batch: Vec<Size>,
+    },
+    /// Any strided matrix. An A whose k stride is 1 may be read in place; else it is packed when the kernel runs.
+    Strided {
+        /// Which argument.
+        arg: usize,
+        /// Constant part of the index.
+        offset: Size,
+        /// Strides of the batch dims.
+        batch: Vec<Size>,
+        /// Stride of the row of A, or of the column of B.
+        outer: Size,
+        /// Stride of k.
+        k: Size,
+        /// Subtracted from each element (integers); the value of the argument's padding is thereby 0.
+        zero_point: i32,
+    },
+    /// Patches of an image, for convolution: `k` runs over (channel, kernel position), the column over output positions.
+    Patches(Patches),
+}
+
+/// Convolution's view of its input as the matrix B (never A). Lists are per spatial axis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Patches {
+    /// Which argument.
+    pub arg: usize,
+    /// Constant part of the index.
+    pub offset: Size,
+    /// Strides of the batch dims.
+    pub batch: Vec<Size>,
+    /// Stride of the channel.
+    pub channel: Size,
+    /// Extents of the image.
+    pub input: Vec<Size>,
+    /// Strides of the image.
+    pub input_strides: Vec<Size>,
+    /// Extents of the output.
+    pub output: Vec<Size>,
+    /// Extents of the window.
+    pub kernel: Vec<usize>,
+    /// Steps of the window.
+    pub strides: Vec<usize>,
+    /// Distances of taps.
+    pub dilations: Vec<usize>,
+    /// Padding before each axis; elements outside the image are 0 (after the zero point is subtracted).
+    pub pads: Vec<Size>,
+    /// Subtracted from each element (integers).
+    pub zero_point: i32,
+}
+
+impl Operand {
+    /// Which argument is read.
+    pub fn arg(&self) -> usize {
+        match self {
+            Operand::Packed { arg, .. } | Operand::Strided { arg, .. } => *arg,
+            Operand::Patches(patches) => patches.arg,
+        }
+    }
+}
+
+/// Blocking of a contraction, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Rows of the micro-kernel.
+    pub mr: usize,
+    /// Columns of the micro-kernel; a multiple of the vector's lanes.
+    pub nr: usize,
+    /// Rows of an item; a multiple of `mr`.
+    pub rows: usize,
+    /// Columns of an item; a multiple of `nr`.
+    pub columns: usize,
+}
+
+impl LoopKernel {
+    /// Coordinate of inner dim `index` of any stage.
+    pub fn inner_coord(&self, index: usize) -> Coord {
+        self.outer.len() + index
+    }
+}
+
+impl ContractKernel {
+    /// Coordinate of the row in the epilogue.
+    pub fn row(&self) -> Coord {
+        self.batch.len()
+    }
+
+    /// Coordinate of the column in the epilogue.
+    pub fn column(&self) -> Coord {
+        self.batch.len() + 1
+    }
+}
