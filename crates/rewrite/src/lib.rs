@@ -4,6 +4,16 @@
 
 #![forbid(unsafe_code)]
 
+mod options;
 mod pass;
+mod pattern;
+mod pipeline;
+mod rewriter;
 
+pub use options::{OptionError, OptionInfo, Options, print_options};
 pub use pass::{Applied, Exactness, Pass, PassCx, PassError, Report, Skipped, Stats};
+pub use pattern::{Match, Pattern, PatternError};
+pub use pipeline::{PassInfo, Pipeline, PipelineError, Step};
+pub use rewriter::{
+    Apply, Rewriter, RuleInfo, Rules, Skip, edit_branches, remove_dead, taken_names, unique_name,
+};

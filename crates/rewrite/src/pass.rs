@@ -1,5 +1,6 @@
 //! What a pass is, what it may use, and what it tells.
 
+use crate::pattern::PatternError;
 use rabot_ir::interp::{InterpError, Tensors};
 use rabot_ir::{Dim, Graph, GraphError, NodeId, Op};
 use std::collections::BTreeSet;
@@ -234,6 +235,14 @@ pub enum PassError {
         node: String,
         /// Why, with values.
         reason: String,
+    },
+    /// A rule is not well formed; the unit tests of the pass catch this.
+    #[error("pass `{pass}`: {error}")]
+    Pattern {
+        /// Name of the pass.
+        pass: &'static str,
+        /// What is wrong with the rule.
+        error: PatternError,
     },
     /// Rules kept applying: two of them undo each other.
     #[error("pass `{pass}` made {budget} changes and was not done; the last was `{rule}` at `{node}`")]

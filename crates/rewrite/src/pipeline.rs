@@ -1,0 +1,248 @@
+//! Pipelines: passes in order, as text that round-trips.
+
+use crate::options::{OptionError, OptionInfo, Options};
+use crate::pass::{Exactness, Pass, PassCx, PassError, Report, Stats};
+use rabot_ir::Graph;
+use std::fmt;
+use std::time::Instant;
+
+/// A pass that pipelines can name.
+#[derive(Clone, Copy)]
+pub struct PassInfo {
+    /// Name of the pass.
+    pub name: &'static str,
+    /// Options it takes.
+    pub options: &'static [OptionInfo],
+    /// Makes it from its options.
+    pub make: fn(&Options) -> Result<Box<dyn Pass>, OptionError>,
+}
+
+impl fmt::Debug for PassInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PassInfo({})", self.name)
+    }
+}
+
+/// The text is no pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PipelineError {
+    /// The text cannot be read.
+    #[error("pipeline `{text}`, at byte {at}: expected {expected}")]
+    Syntax {
+        /// The whole pipeline.
+        text: String,
+        /// Where reading stopped.
+        at: usize,
+        /// What should be there.
+        expected: &'static str,
+    },
+    /// There is no such pass.
+    #[error("there is no pass `{name}`; there are {known}")]
+    UnknownPass {
+        /// The name given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// An option is not right.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+}
+
+/// Passes in order.
+#[derive(Debug, Default)]
+pub struct Pipeline {
+    passes: Vec<Box<dyn Pass>>,
+}
+
+/// What one pass of a pipeline did.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The pass with its options, as the pipeline spells it.
+    pub pass: String,
+    /// What the pass promises.
+    pub exactness: Exactness,
+    /// What it did.
+    pub report: Report,
+}
+
+impl Pipeline {
+    /// The pipeline of these passes.
+    pub fn new(passes: Vec<Box<dyn Pass>>) -> Self {
+        Pipeline { passes }
+    }
+
+    /// Reads a pipeline: `fold,fuse,prune{sparsity=0.8}`. An empty text is the empty pipeline.
+    ///
+    /// **Errors**: syntax, an unknown pass or option, or a value the option does not take.
+    pub fn parse(text: &str, registry: &[PassInfo]) -> Result<Self, PipelineError> {
+        let mut pipeline = Pipeline::default();
+        let mut at = 0;
+        let rest = |at: usize| text.get(at..).unwrap_or("");
+        let error = |at, expected| PipelineError::Syntax { text: text.to_owned(), at, expected };
+        while at < text.len() {
+            let end = rest(at).find([',', '{', '}', '=']).map_or(text.len(), |length| at + length);
+            let name = rest(at)[..end - at].trim();
+            if name.is_empty() {
+                return Err(error(at, "a pass"));
+            }
+            let info = find(name, registry)?;
+            let mut options = Options::new(name, info.options);
+            at = end;
+            if rest(at).starts_with('{') {
+                let close = rest(at).find('}').ok_or_else(|| error(text.len(), "`}`"))?;
+                for pair in rest(at)[1..close].split(',') {
+                    let (key, value) = pair.split_once('=').ok_or_else(|| error(at + 1, "`option=value`"))?;
+                    options.set(key.trim(), value.trim())?;
+                }
+                at += close + 1;
+            }
+            pipeline.passes.push((info.make)(&options)?);
+            if at < text.len() {
+                if !rest(at).starts_with(',') || rest(at + 1).trim().is_empty() {
+                    return Err(error(at, "`,` and a pass, or the end"));
+                }
+                at += 1;
+            }
+        }
+        Ok(pipeline)
+    }
+
+    /// The passes, in order.
+    pub fn passes(&self) -> &[Box<dyn Pass>] {
+        &self.passes
+    }
+
+    /// Appends a pass.
+    pub fn push(&mut self, pass: Box<dyn Pass>) {
+        self.passes.push(pass);
+    }
+
+    /// Runs the passes in order, verifying the graph before the first and after every one, and shows each result to
+    /// `observe`.
+    ///
+    /// **Errors**: a pass fails, or leaves a graph that is not valid; the graph is then as that pass left it.
+    pub fn run(
+        &self,
+        graph: &mut Graph,
+        cx: &PassCx<'_>,
+        observe: &mut dyn FnMut(&Step, &Graph),
+    ) -> Result<Vec<Step>, PassError> {
+        verify(graph, || "before the first pass".to_owned())?;
+        let mut steps = Vec::with_capacity(self.passes.len());
+        for pass in &self.passes {
+            let before = Stats::of(graph);
+            let start = Instant::now();
+            let mut report = pass.run(graph, cx)?;
+            report.elapsed = start.elapsed();
+            report.before = before;
+            report.after = Stats::of(graph);
+            verify(graph, || format!("after pass `{}`", pass.name()))?;
+            let text = format!("{}{}", pass.name(), pass.options());
+            let step = Step { pass: text, exactness: pass.exactness(), report };
+            observe(&step, graph);
+            steps.push(step);
+        }
+        Ok(steps)
+    }
+}
+
+fn find<'a>(name: &str, registry: &'a [PassInfo]) -> Result<&'a PassInfo, PipelineError> {
+    registry.iter().find(|info| info.name == name).ok_or_else(|| {
+        let known = registry.iter().map(|info| info.name).collect::<Vec<_>>().join(", ");
+        PipelineError::UnknownPass { name: name.to_owned(), known }
+    })
+}
+
+fn verify(graph: &Graph, when: impl Fn() -> String) -> Result<(), PassError> {
+    match graph.topological() {
+        Ok(_) => Ok(()),
+        Err(errors) => Err(PassError::Verify { when: when(), errors: errors.to_string() }),
+    }
+}
+
+impl fmt::Display for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, pass) in self.passes.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            write!(f, "{comma}{}{}", pass.name(), pass.options())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::print_options;
+    use rabot_ir::Fact;
+    use rabot_tensor::DType;
+
+    #[derive(Debug)]
+    struct Nothing {
+        level: f64,
+    }
+
+    const OPTIONS: &[OptionInfo] =
+        &[OptionInfo { name: "level", default: "0.5", summary: "a number from 0 to 1" }];
+
+    impl Pass for Nothing {
+        fn name(&self) -> &'static str {
+            "nothing"
+        }
+        fn summary(&self) -> &'static str {
+            "does nothing"
+        }
+        fn exactness(&self) -> Exactness {
+            Exactness::Bitwise
+        }
+        fn options(&self) -> String {
+            print_options(OPTIONS, &[("level", self.level.to_string())])
+        }
+        fn run(&self, _: &mut Graph, _: &PassCx<'_>) -> Result<Report, PassError> {
+            Ok(Report::default())
+        }
+    }
+
+    fn make(options: &Options) -> Result<Box<dyn Pass>, OptionError> {
+        let level = options.get_if("level", |v: &f64| (0.0..=1.0).contains(v))?;
+        Ok(Box::new(Nothing { level }))
+    }
+
+    const PASSES: &[PassInfo] = &[PassInfo { name: "nothing", options: OPTIONS, make }];
+
+    #[test]
+    fn round_trips() {
+        for text in ["", "nothing", "nothing{level=0.25}", "nothing,nothing{level=1},nothing"] {
+            assert_eq!(Pipeline::parse(text, PASSES).unwrap().to_string(), text);
+        }
+        let spaced = Pipeline::parse(" nothing { level = 0.5 } , nothing", PASSES);
+        assert_eq!(spaced.map(|p| p.to_string()), Ok("nothing,nothing".to_owned()));
+    }
+
+    #[test]
+    fn refuses_and_says_what_there_is() {
+        let error = |text| Pipeline::parse(text, PASSES).unwrap_err().to_string();
+        assert_eq!(error("noting"), "there is no pass `noting`; there are nothing");
+        assert_eq!(error("nothing{lvl=1}"), "pass `nothing` has no option `lvl`; it takes level");
+        assert_eq!(error("nothing{level=7}"), "pass `nothing`: level=7: a number from 0 to 1");
+        assert_eq!(error("nothing{level=1,level=1}"), "pass `nothing`: option `level` is given twice");
+        for text in ["nothing,", ",", "nothing{level}", "nothing{level=1", "nothing nothing", "nothing}"] {
+            assert!(Pipeline::parse(text, PASSES).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shows_each_step() {
+        let mut graph = Graph::new("g");
+        let x = graph.add_input("x", Fact::of_type(DType::F32, vec![2.into()]));
+        graph.add_output("y", x);
+        let mut seen = Vec::new();
+        let pipeline = Pipeline::parse("nothing{level=0},nothing", PASSES).unwrap();
+        let steps = pipeline
+            .run(&mut graph, &PassCx::default(), &mut |step, _| seen.push(step.pass.clone()))
+            .unwrap();
+        assert_eq!(seen, ["nothing{level=0}", "nothing"]);
+        assert_eq!(steps.len(), 2);
+    }
+}
