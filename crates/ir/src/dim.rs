@@ -3,6 +3,7 @@
 //! Two dims that are equal as polynomials are equal as values, so `2*n + n == 3*n` needs no prover.
 //! What is not polynomial (floor division, min, max) becomes an opaque atom over normalized dims.
 
+use crate::text::escape;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Add, Mul, Neg, Sub};
@@ -91,9 +92,10 @@ impl Dim {
             return self.clone();
         }
         if let (Some(a), Some(b)) = (self.as_const(), divisor.as_const()) {
-            return match b {
-                0 => Self::atom(Atom::FloorDiv(self.clone(), divisor.clone())),
-                _ => Dim::from(a.div_euclid(b) - ((b < 0 && a.rem_euclid(b) != 0) as i64)),
+            return match (a.checked_div_euclid(b), a.checked_rem_euclid(b)) {
+                (Some(quotient), Some(rest)) => Dim::from(quotient - i64::from(b < 0 && rest != 0)),
+                // Division by zero, or a quotient of 2^63: evaluation reports it.
+                _ => Self::atom(Atom::FloorDiv(self.clone(), divisor.clone())),
             };
         }
         if self == divisor {
@@ -103,7 +105,7 @@ impl Dim {
         let (mut exact, mut rest) = (BTreeMap::new(), BTreeMap::new());
         for (atoms, coefficient) in self.terms() {
             let divided = match divisor_terms.as_slice() {
-                [(by, by_coefficient)] if *by_coefficient != 0 && coefficient % by_coefficient == 0 => {
+                [(by, by_coefficient)] if coefficient.checked_rem(*by_coefficient) == Some(0) => {
                     divide_monomial(&atoms, by).map(|left| (left, coefficient / by_coefficient))
                 }
                 _ => None,
@@ -362,7 +364,7 @@ impl fmt::Display for Atom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Atom::Symbol(name) if is_identifier(name) => write!(f, "{name}"),
-            Atom::Symbol(name) => write!(f, "`{name}`"),
+            Atom::Symbol(name) => write!(f, "`{}`", escape(name, '`')),
             Atom::FloorDiv(a, b) => write!(f, "floordiv({a}, {b})"),
             Atom::Max(a, b) => write!(f, "max({a}, {b})"),
             Atom::Min(a, b) => write!(f, "min({a}, {b})"),

@@ -185,6 +185,19 @@ impl Graph {
         &self.inputs
     }
 
+    /// Puts the inputs into another order.
+    ///
+    /// **Panics** if the list does not hold each input once.
+    pub fn set_input_order(&mut self, order: Vec<NodeId>) {
+        let sorted = |nodes: &[NodeId]| {
+            let mut nodes = nodes.to_vec();
+            nodes.sort();
+            nodes
+        };
+        assert_eq!(sorted(&order), sorted(&self.inputs), "an order of other inputs");
+        self.inputs = order;
+    }
+
     /// The outputs, in order.
     pub fn outputs(&self) -> &[GraphOutput] {
         &self.outputs
