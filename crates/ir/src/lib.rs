@@ -11,6 +11,7 @@ pub mod interp;
 pub mod ops;
 pub mod text;
 mod types;
+pub mod verify;
 
 pub use attrs::{Attr, Attrs};
 pub use dim::{Atom, Dim, DimError};
