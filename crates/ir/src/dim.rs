@@ -257,6 +257,13 @@ impl Atom {
     }
 }
 
+impl Default for Dim {
+    /// Zero.
+    fn default() -> Self {
+        Dim(Repr::Const(0))
+    }
+}
+
 impl From<i64> for Dim {
     fn from(value: i64) -> Self {
         Dim(Repr::Const(value))

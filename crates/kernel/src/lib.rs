@@ -7,6 +7,8 @@
 
 mod dag;
 mod desc;
+mod pack;
+mod memory;
 mod plan;
 
 pub use dag::{Access, BinaryFn, Coord, Dag, Expr, ExprId, ExprNode, Size, UnaryFn};
@@ -14,4 +16,6 @@ pub use desc::{
     Arg, ContractKernel, KernelDesc, LoopKernel, Operand, Patches, ReduceFn, Reduction, Stage, Store, Tile,
     Vectorize,
 };
+pub use memory::{BUFFER_ALIGN_BYTES, Interval, assign_offsets};
+pub use pack::{PackError, PackSource, SCRATCH_ALIGN_BYTES, pack_f32, pack_i16, scratch_bytes};
 pub use plan::{Buffer, BufferId, Call, Check, Constant, HostCall, HostFn, Plan, Port, Step, Storage};

@@ -214,6 +214,14 @@ impl Tensor {
         }
     }
 
+    /// The stored bytes, shared; empty for strings.
+    pub fn shared_bytes(&self) -> Bytes {
+        match &self.data {
+            Data::Bytes(bytes) => bytes.clone(),
+            Data::Strings(_) => Bytes::new(),
+        }
+    }
+
     /// The strings, if this is a string tensor.
     pub fn strings(&self) -> Option<&[String]> {
         match &self.data {

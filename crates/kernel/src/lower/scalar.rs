@@ -1,0 +1,330 @@
+//! Elementwise ops as scalar DAGs.
+
+use crate::{BinaryFn, Dag, Expr, ExprId, UnaryFn};
+use rabot_ir::Op;
+use rabot_ir::ops::{BinaryOp, UnaryOp, VariadicOp};
+use rabot_tensor::DType;
+
+/// The dtype in which elements of a stored dtype are computed.
+pub(super) fn compute_dtype(stored: DType) -> DType {
+    match stored {
+        DType::F16 | DType::BF16 => DType::F32,
+        other => other,
+    }
+}
+
+/// True if the op is elementwise with broadcasting and has a scalar DAG for operands of this dtype.
+pub(super) fn is_elementwise(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Variadic(_)
+            | Op::Where(_)
+            | Op::Clip(_)
+            | Op::Cast(_)
+            | Op::Identity(_)
+            | Op::QuantizeLinear(_)
+            | Op::DequantizeLinear(_)
+            | Op::BatchNormalization(_)
+    )
+}
+
+/// True if kernels compute with elements of this dtype.
+pub(super) fn is_compiled_dtype(dtype: DType) -> bool {
+    use DType::*;
+    matches!(dtype, F32 | F64 | F16 | BF16 | I8 | U8 | I16 | U16 | I32 | U32 | I64 | U64 | Bool)
+}
+
+/// `max(lo, min(hi, x))`.
+fn clamp(dag: &mut Dag, x: ExprId, lo: f64, hi: f64) -> ExprId {
+    let dtype = dag.dtype(x);
+    let (lo, hi) = (dag.constant(dtype, lo), dag.constant(dtype, hi));
+    let upper = dag.binary(BinaryFn::Min, x, hi);
+    dag.binary(BinaryFn::Max, upper, lo)
+}
+
+fn is_negative(dag: &mut Dag, x: ExprId) -> ExprId {
+    let dtype = dag.dtype(x);
+    let zero = dag.constant(dtype, 0.0);
+    dag.binary(BinaryFn::Lt, x, zero)
+}
+
+/// `ln(1 + e^x)`, without overflow.
+fn softplus(dag: &mut Dag, x: ExprId) -> ExprId {
+    let dtype = dag.dtype(x);
+    let (zero, one) = (dag.constant(dtype, 0.0), dag.constant(dtype, 1.0));
+    let positive = dag.binary(BinaryFn::Max, x, zero);
+    let magnitude = dag.unary(UnaryFn::Abs, x);
+    let negated = dag.unary(UnaryFn::Neg, magnitude);
+    let exp = dag.unary(UnaryFn::Exp, negated);
+    let sum = dag.binary(BinaryFn::Add, exp, one);
+    let log = dag.unary(UnaryFn::Log, sum);
+    dag.binary(BinaryFn::Add, positive, log)
+}
+
+/// `alpha * (e^(x / gamma) - 1)`.
+fn scaled_expm1(dag: &mut Dag, x: ExprId, alpha: f64, gamma: f64) -> ExprId {
+    let dtype = dag.dtype(x);
+    let (alpha, one) = (dag.constant(dtype, alpha), dag.constant(dtype, 1.0));
+    let scaled = if gamma == 1.0 {
+        x
+    } else {
+        let gamma = dag.constant(dtype, gamma);
+        dag.binary(BinaryFn::Div, x, gamma)
+    };
+    let exp = dag.unary(UnaryFn::Exp, scaled);
+    let less = dag.binary(BinaryFn::Sub, exp, one);
+    dag.binary(BinaryFn::Mul, alpha, less)
+}
+
+/// `x / 2 * (1 + inner)`, the frame of both GELUs.
+fn gelu(dag: &mut Dag, x: ExprId, tanh: bool) -> ExprId {
+    let dtype = dag.dtype(x);
+    let one = dag.constant(dtype, 1.0);
+    let inner = if tanh {
+        let cubic = dag.constant(dtype, 0.044715);
+        let factor = dag.constant(dtype, (2.0 / std::f64::consts::PI).sqrt());
+        let square = dag.binary(BinaryFn::Mul, x, x);
+        let scaled = dag.binary(BinaryFn::Mul, square, cubic);
+        let grown = dag.binary(BinaryFn::Add, scaled, one);
+        let product = dag.binary(BinaryFn::Mul, grown, x);
+        let argument = dag.binary(BinaryFn::Mul, product, factor);
+        dag.unary(UnaryFn::Tanh, argument)
+    } else {
+        let factor = dag.constant(dtype, std::f64::consts::FRAC_1_SQRT_2);
+        let argument = dag.binary(BinaryFn::Mul, x, factor);
+        dag.unary(UnaryFn::Erf, argument)
+    };
+    let sum = dag.binary(BinaryFn::Add, inner, one);
+    let half = dag.constant(dtype, 0.5);
+    let halved = dag.binary(BinaryFn::Mul, x, half);
+    dag.binary(BinaryFn::Mul, halved, sum)
+}
+
+/// -1, 0 or 1; NaN stays.
+fn sign(dag: &mut Dag, x: ExprId) -> ExprId {
+    let dtype = dag.dtype(x);
+    let (zero, one) = (dag.constant(dtype, 0.0), dag.constant(dtype, 1.0));
+    let positive = dag.binary(BinaryFn::Lt, zero, x);
+    let upper = dag.select(positive, one, x);
+    if dtype.is_unsigned_int() {
+        return upper;
+    }
+    let minus_one = dag.constant(dtype, -1.0);
+    let negative = is_negative(dag, x);
+    dag.select(negative, minus_one, upper)
+}
+
+/// A function of one operand.
+pub(super) fn unary(dag: &mut Dag, op: &UnaryOp, x: ExprId) -> ExprId {
+    let dtype = dag.dtype(x);
+    match *op {
+        UnaryOp::Abs if dtype.is_unsigned_int() => x,
+        UnaryOp::Abs => dag.unary(UnaryFn::Abs, x),
+        UnaryOp::Neg => dag.unary(UnaryFn::Neg, x),
+        UnaryOp::Ceil => dag.unary(UnaryFn::Ceil, x),
+        UnaryOp::Floor => dag.unary(UnaryFn::Floor, x),
+        UnaryOp::Round => dag.unary(UnaryFn::Round, x),
+        UnaryOp::Sqrt => dag.unary(UnaryFn::Sqrt, x),
+        UnaryOp::Reciprocal => dag.unary(UnaryFn::Reciprocal, x),
+        UnaryOp::Exp => dag.unary(UnaryFn::Exp, x),
+        UnaryOp::Log => dag.unary(UnaryFn::Log, x),
+        UnaryOp::Sin => dag.unary(UnaryFn::Sin, x),
+        UnaryOp::Cos => dag.unary(UnaryFn::Cos, x),
+        UnaryOp::Tanh => dag.unary(UnaryFn::Tanh, x),
+        UnaryOp::Sigmoid => dag.unary(UnaryFn::Sigmoid, x),
+        UnaryOp::Erf => dag.unary(UnaryFn::Erf, x),
+        UnaryOp::Not | UnaryOp::BitwiseNot => dag.unary(UnaryFn::Not, x),
+        UnaryOp::IsNaN => dag.unary(UnaryFn::IsNaN, x),
+        UnaryOp::Tan => dag.unary(UnaryFn::Libm("tan"), x),
+        UnaryOp::Acos => dag.unary(UnaryFn::Libm("acos"), x),
+        UnaryOp::Asin => dag.unary(UnaryFn::Libm("asin"), x),
+        UnaryOp::Atan => dag.unary(UnaryFn::Libm("atan"), x),
+        UnaryOp::Sinh => dag.unary(UnaryFn::Libm("sinh"), x),
+        UnaryOp::Cosh => dag.unary(UnaryFn::Libm("cosh"), x),
+        UnaryOp::Asinh => dag.unary(UnaryFn::Libm("asinh"), x),
+        UnaryOp::Acosh => dag.unary(UnaryFn::Libm("acosh"), x),
+        UnaryOp::Atanh => dag.unary(UnaryFn::Libm("atanh"), x),
+        UnaryOp::Sign => sign(dag, x),
+        UnaryOp::Softplus => softplus(dag, x),
+        UnaryOp::Gelu { tanh } => gelu(dag, x, tanh),
+        UnaryOp::Relu => {
+            let zero = dag.constant(dtype, 0.0);
+            dag.binary(BinaryFn::Max, x, zero)
+        }
+        UnaryOp::Softsign => {
+            let (one, magnitude) = (dag.constant(dtype, 1.0), dag.unary(UnaryFn::Abs, x));
+            let sum = dag.binary(BinaryFn::Add, one, magnitude);
+            dag.binary(BinaryFn::Div, x, sum)
+        }
+        UnaryOp::Mish => {
+            let inner = softplus(dag, x);
+            let tanh = dag.unary(UnaryFn::Tanh, inner);
+            dag.binary(BinaryFn::Mul, x, tanh)
+        }
+        UnaryOp::HardSwish => {
+            let gate = hard_sigmoid(dag, x, 1.0 / 6.0, 0.5);
+            dag.binary(BinaryFn::Mul, x, gate)
+        }
+        UnaryOp::HardSigmoid { alpha, beta } => hard_sigmoid(dag, x, alpha as f64, beta as f64),
+        UnaryOp::LeakyRelu { alpha } => {
+            let alpha = dag.constant(dtype, alpha as f64);
+            let (scaled, negative) = (dag.binary(BinaryFn::Mul, x, alpha), is_negative(dag, x));
+            dag.select(negative, scaled, x)
+        }
+        UnaryOp::ThresholdedRelu { alpha } => {
+            let (alpha, zero) = (dag.constant(dtype, alpha as f64), dag.constant(dtype, 0.0));
+            let above = dag.binary(BinaryFn::Lt, alpha, x);
+            dag.select(above, x, zero)
+        }
+        UnaryOp::Elu { alpha } => {
+            let (curve, negative) = (scaled_expm1(dag, x, alpha as f64, 1.0), is_negative(dag, x));
+            dag.select(negative, curve, x)
+        }
+        UnaryOp::Celu { alpha } => {
+            let curve = scaled_expm1(dag, x, alpha as f64, alpha as f64);
+            let negative = is_negative(dag, x);
+            dag.select(negative, curve, x)
+        }
+        UnaryOp::Selu { alpha, gamma } => {
+            let (curve, negative) = (scaled_expm1(dag, x, alpha as f64, 1.0), is_negative(dag, x));
+            let (joined, gamma) = (dag.select(negative, curve, x), dag.constant(dtype, gamma as f64));
+            dag.binary(BinaryFn::Mul, joined, gamma)
+        }
+    }
+}
+
+fn hard_sigmoid(dag: &mut Dag, x: ExprId, alpha: f64, beta: f64) -> ExprId {
+    let dtype = dag.dtype(x);
+    let (alpha, beta) = (dag.constant(dtype, alpha), dag.constant(dtype, beta));
+    let scaled = dag.binary(BinaryFn::Mul, x, alpha);
+    let line = dag.binary(BinaryFn::Add, scaled, beta);
+    clamp(dag, line, 0.0, 1.0)
+}
+
+/// A function of two operands.
+pub(super) fn binary(dag: &mut Dag, op: BinaryOp, a: ExprId, b: ExprId) -> ExprId {
+    let simple = |dag: &mut Dag, function| dag.binary(function, a, b);
+    match op {
+        BinaryOp::Add => simple(dag, BinaryFn::Add),
+        BinaryOp::Sub => simple(dag, BinaryFn::Sub),
+        BinaryOp::Mul => simple(dag, BinaryFn::Mul),
+        BinaryOp::Div => simple(dag, BinaryFn::Div),
+        BinaryOp::And | BinaryOp::BitwiseAnd => simple(dag, BinaryFn::And),
+        BinaryOp::Or | BinaryOp::BitwiseOr => simple(dag, BinaryFn::Or),
+        BinaryOp::Xor | BinaryOp::BitwiseXor => simple(dag, BinaryFn::Xor),
+        BinaryOp::Equal => simple(dag, BinaryFn::Eq),
+        BinaryOp::Less => simple(dag, BinaryFn::Lt),
+        BinaryOp::LessOrEqual => simple(dag, BinaryFn::Le),
+        BinaryOp::Greater => dag.binary(BinaryFn::Lt, b, a),
+        BinaryOp::GreaterOrEqual => dag.binary(BinaryFn::Le, b, a),
+        BinaryOp::PRelu => {
+            let (scaled, negative) = (dag.binary(BinaryFn::Mul, a, b), is_negative(dag, a));
+            dag.select(negative, scaled, a)
+        }
+        BinaryOp::Pow => power(dag, a, b),
+        BinaryOp::Mod { fmod } => modulo(dag, a, b, fmod),
+    }
+}
+
+/// The base's dtype is the result's; integers go through f64.
+fn power(dag: &mut Dag, base: ExprId, exponent: ExprId) -> ExprId {
+    let dtype = dag.dtype(base);
+    let float = if dtype.is_float() { dtype } else { DType::F64 };
+    let (base, exponent) = (dag.cast(float, base), dag.cast(float, exponent));
+    let result = dag.binary(BinaryFn::Pow, base, exponent);
+    dag.cast(dtype, result)
+}
+
+/// Sign of the dividend with `fmod`, else of the divisor.
+fn modulo(dag: &mut Dag, a: ExprId, b: ExprId, fmod: bool) -> ExprId {
+    let dtype = dag.dtype(a);
+    let rest = dag.binary(BinaryFn::Rem, a, b);
+    if fmod || dtype.is_unsigned_int() {
+        return rest;
+    }
+    let zero = dag.constant(dtype, 0.0);
+    let exact = dag.binary(BinaryFn::Eq, rest, zero);
+    let (rest_negative, b_negative) = (is_negative(dag, rest), is_negative(dag, b));
+    let differ = dag.binary(BinaryFn::Xor, rest_negative, b_negative);
+    let sum = dag.binary(BinaryFn::Add, rest, b);
+    let moved = dag.select(differ, sum, rest);
+    dag.select(exact, rest, moved)
+}
+
+/// A function of any number of operands, from the left.
+pub(super) fn variadic(dag: &mut Dag, op: VariadicOp, operands: &[ExprId]) -> ExprId {
+    let function = match op {
+        VariadicOp::Max => BinaryFn::Max,
+        VariadicOp::Min => BinaryFn::Min,
+        VariadicOp::Sum | VariadicOp::Mean => BinaryFn::Add,
+    };
+    let mut result = operands[0];
+    for &operand in &operands[1..] {
+        result = dag.binary(function, result, operand);
+    }
+    if op == VariadicOp::Mean {
+        let count = dag.constant(dag.dtype(result), operands.len() as f64);
+        result = dag.binary(BinaryFn::Div, result, count);
+    }
+    result
+}
+
+/// `saturate(round(x / scale) + zero_point)`, as an integer of dtype `to`; the same f32 operations as the
+/// interpreter's, so the same bits.
+pub(super) fn quantize(dag: &mut Dag, x: ExprId, scale: ExprId, zero_point: Option<ExprId>, to: DType) -> ExprId {
+    let ratio = dag.binary(BinaryFn::Div, x, scale);
+    round_to_int(dag, ratio, zero_point, to)
+}
+
+/// `saturate(round(x) + zero_point)`: clamped as a float first, so that nothing overflows.
+pub(super) fn round_to_int(dag: &mut Dag, x: ExprId, zero_point: Option<ExprId>, to: DType) -> ExprId {
+    let (lo, hi) = to.int_range().unwrap_or((0, 0));
+    let rounded = dag.unary(UnaryFn::Round, x);
+    // |zero point| is at most 2^16, so the clamp keeps the sum within i32 and exact in f32.
+    let wide = (hi - lo) as f64 * 2.0;
+    let bounded = clamp(dag, rounded, -wide, wide);
+    let mut integer = dag.cast(DType::I32, bounded);
+    if let Some(zero_point) = zero_point {
+        let zero_point = dag.cast(DType::I32, zero_point);
+        integer = dag.binary(BinaryFn::Add, integer, zero_point);
+    }
+    let saturated = clamp(dag, integer, lo as f64, hi as f64);
+    dag.cast(to, saturated)
+}
+
+/// `(x - zero_point) * scale` in f32.
+pub(super) fn dequantize(dag: &mut Dag, x: ExprId, scale: ExprId, zero_point: Option<ExprId>) -> ExprId {
+    let mut integer = dag.cast(DType::I32, x);
+    if let Some(zero_point) = zero_point {
+        let zero_point = dag.cast(DType::I32, zero_point);
+        integer = dag.binary(BinaryFn::Sub, integer, zero_point);
+    }
+    let float = dag.cast(dag.dtype(scale), integer);
+    dag.binary(BinaryFn::Mul, float, scale)
+}
+
+/// `max(lo, min(hi, x))` with optional bounds.
+pub(super) fn clip(dag: &mut Dag, x: ExprId, lo: Option<ExprId>, hi: Option<ExprId>) -> ExprId {
+    let lower = lo.map_or(x, |lo| dag.binary(BinaryFn::Max, x, lo));
+    hi.map_or(lower, |hi| dag.binary(BinaryFn::Min, lower, hi))
+}
+
+/// `(x - mean) / sqrt(var + epsilon) * scale + bias`; parameters in the order scale, bias, mean, var.
+pub(super) fn batch_norm(dag: &mut Dag, x: ExprId, parameters: [ExprId; 4], epsilon: f32) -> ExprId {
+    let [scale, bias, mean, var] = parameters;
+    let dtype = dag.dtype(x);
+    let epsilon = dag.constant(dtype, epsilon as f64);
+    let sum = dag.binary(BinaryFn::Add, var, epsilon);
+    let deviation = dag.unary(UnaryFn::Sqrt, sum);
+    let factor = dag.binary(BinaryFn::Div, scale, deviation);
+    let centred = dag.binary(BinaryFn::Sub, x, mean);
+    let scaled = dag.binary(BinaryFn::Mul, centred, factor);
+    dag.binary(BinaryFn::Add, scaled, bias)
+}
+
+/// A conversion as ONNX has it.
+pub(super) fn cast(dag: &mut Dag, x: ExprId, to: DType) -> ExprId {
+    dag.push(Expr::Cast(x), compute_dtype(to))
+}
