@@ -4,4 +4,16 @@
 
 #![forbid(unsafe_code)]
 
+mod dtype;
+mod error;
+mod external;
+mod limits;
+mod scan;
+mod tensor;
 pub mod wire;
+
+pub use error::{
+    AttributeProblem, ExternalProblem, ImportError, TensorProblem, UnsupportedNode, UnsupportedNodes,
+    WireProblem,
+};
+pub use limits::Limits;
