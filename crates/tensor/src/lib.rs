@@ -7,8 +7,10 @@
 
 mod dtype;
 mod element;
+mod float8;
 mod tensor;
 
 pub use dtype::DType;
 pub use element::Element;
+pub use float8::Float8;
 pub use tensor::{Tensor, TensorError};

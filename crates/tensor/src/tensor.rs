@@ -1,6 +1,6 @@
 //! Dense tensors.
 
-use crate::{DType, Element};
+use crate::{DType, Element, Float8};
 use bytes::Bytes;
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -137,7 +137,11 @@ impl Tensor {
             DType::I4 => Self::bytes_of(dtype, shape, values, |v| (v as i64).clamp(-8, 7) as i8 as u8),
             DType::U4 => Self::bytes_of(dtype, shape, values, |v| (v as i64).clamp(0, 15) as u8),
             DType::Bool => Self::bytes_of(dtype, shape, values, |v| (v != 0.0) as u8),
-            other => panic!("from_f64s cannot make {other}"),
+            DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => {
+                let format = Float8::of(dtype);
+                Self::bytes_of(dtype, shape, values, |v| format.map_or(0, |f| f.encode(v, true)))
+            }
+            DType::String => panic!("from_f64s cannot make strings"),
         }
     }
 
@@ -261,7 +265,11 @@ impl Tensor {
             DType::U64 => widen::<u64>(self),
             DType::I8 | DType::I4 => self.bytes().iter().map(|&b| b as i8 as f64).collect(),
             DType::U8 | DType::U4 | DType::Bool => self.bytes().iter().map(|&b| b as f64).collect(),
-            _ => Vec::new(),
+            DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => {
+                let format = Float8::of(self.dtype);
+                self.bytes().iter().map(|&b| format.map_or(f64::NAN, |f| f.decode(b))).collect()
+            }
+            DType::String => Vec::new(),
         }
     }
 

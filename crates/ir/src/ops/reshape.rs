@@ -1,8 +1,46 @@
-//! stub
+//! Ops that change the shape of a value, not its elements: `Identity`, `Reshape`, `Flatten`, `Squeeze`,
+//! `Unsqueeze`, `Expand`, `Transpose`, `Shape`.
+//!
+//! - `Reshape(x, shape)`: 0 in `shape` copies the dim of `x` (unless `allowzero`), one -1 takes what is left.
+//! - `Flatten(x)`: `[d0·…·d(axis-1), d(axis)·…]`.
+//! - `Squeeze(x, axes?)` removes dims of 1, `Unsqueeze(x, axes)` adds them; axes of `Unsqueeze` count in the result.
+//! - `Expand(x, shape)`: `x` broadcast with `shape`, both ways (numpy's rule).
+//! - `Transpose(x)`: dim `i` of the result is dim `perm[i]` of `x`; all dims reversed without `perm`.
+//! - `Shape(x)`: the dims `start..end` of `x` as i64; out-of-range ends are clamped.
+//!
+//! **Dtypes**: all, strings too; `shape` and `axes` are i64.
+//!
+//! **Opsets**: Identity 1–25, Reshape 1, 5 (shape is an operand), 14 (`allowzero`), Flatten 1, 9, 11 (negative
+//! axis), Squeeze and Unsqueeze 1, 11, 13 (axes are an operand), Expand 8, Transpose 1, Shape 1, 15 (`start`,
+//! `end`); later versions only add dtypes.
+//!
+//! **Source**: <https://onnx.ai/onnx/operators/onnx__Reshape.html> and the pages of the other ops.
 
+use super::movement::{broadcast_shape, broadcast_strides, row_major, strided};
+use super::tracked::{broadcast_contents, with_elements};
+use super::util::{
+    arity, expect_index_list, known_attrs, normalize_axes, normalize_axis, optional, required,
+    required_tensor,
+};
 use super::{InferCx, OpDef, OpError};
-use crate::{Attrs, Fact};
-use rabot_tensor::Tensor;
+use crate::{Attr, Attrs, Dim, Fact, MAX_TRACKED_ELEMENTS};
+use rabot_tensor::{DType, Tensor, TensorError};
+
+/// Contents go along with a change of shape.
+fn reshaped_fact(data: &Fact, shape: Vec<Dim>) -> Fact {
+    Fact { ty: crate::ValueType::new(data.dtype(), shape), constant: None, elements: data.dims() }
+}
+
+fn reshaped(data: &Tensor, shape: &[usize]) -> Result<Vec<Tensor>, OpError> {
+    Ok(vec![data.reshaped(shape).map_err(|error: TensorError| OpError::Shape(error.to_string()))?])
+}
+
+/// Number of elements of a list whose contents are not known.
+fn list_length(slot: usize, list: &Fact) -> Result<usize, OpError> {
+    list.shape().first().and_then(Dim::as_usize).filter(|&n| n <= MAX_TRACKED_ELEMENTS).ok_or_else(|| {
+        OpError::Unsupported(format!("the rank of the result depends on data: input {slot} is {}", list.ty))
+    })
+}
 
 /// `Identity`.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,20 +48,22 @@ pub struct Identity;
 
 impl OpDef for Identity {
     const NAMES: &'static [&'static str] = &["Identity"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &[])?;
+        Ok(Identity)
     }
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "Identity"
     }
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        Attrs::new()
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+    fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 1, 1)?;
+        Ok(vec![required(inputs, 0, "input")?.clone()])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        Ok(vec![required_tensor(inputs, 0, "input")?.clone()])
     }
 }
 
@@ -34,22 +74,98 @@ pub struct Reshape {
     pub allowzero: bool,
 }
 
+impl Reshape {
+    /// Shape of the result for a target whose elements are known.
+    fn target(&self, from: &[Dim], target: &[Dim], cx: &mut InferCx) -> Result<Vec<Dim>, OpError> {
+        let mut shape = Vec::with_capacity(target.len());
+        let (mut rest, mut copied) = (None, Vec::new());
+        for (axis, dim) in target.iter().enumerate() {
+            match dim.as_const() {
+                Some(0) if !self.allowzero => match from.get(axis) {
+                    Some(same) => {
+                        copied.push(axis);
+                        shape.push(same.clone());
+                    }
+                    None => return Err(refused(from, target, "there is no dim to copy for a 0")),
+                },
+                Some(-1) if rest.is_some() => return Err(refused(from, target, "it has more than one -1")),
+                Some(-1) => {
+                    rest = Some(axis);
+                    shape.push(Dim::from(1));
+                }
+                Some(value) if value < 0 => return Err(refused(from, target, "a dim is negative")),
+                _ => shape.push(dim.clone()),
+            }
+        }
+        let (left, taken) = without_common(&without(from, &copied), &without(&shape, &copied));
+        match rest {
+            None => cx.require_equal(&left, &taken),
+            Some(_) if taken.is(0) => Err(refused(from, target, "-1 beside a dim of 0 can be anything")),
+            Some(axis) => {
+                shape[axis] = left.floor_div(&taken);
+                cx.require_equal(&left, &(taken * shape[axis].clone()))
+            }
+        }
+        .map_err(|_| refused(from, target, "element counts differ"))?;
+        Ok(shape)
+    }
+}
+
+fn refused(from: &[Dim], target: &[Dim], reason: &str) -> OpError {
+    OpError::Shape(format!("cannot reshape {from:?} to {target:?}: {reason}"))
+}
+
+fn without(shape: &[Dim], axes: &[usize]) -> Vec<Dim> {
+    shape.iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, dim)| dim.clone()).collect()
+}
+
+/// Element counts of two shapes after the symbolic dims that both have are left out.
+///
+/// So `[n + 1, m, 64] → [n + 1, -1]` needs no division by a sum.
+fn without_common(from: &[Dim], to: &[Dim]) -> (Dim, Dim) {
+    let mut left: Vec<&Dim> = from.iter().collect();
+    let mut kept = Dim::from(1);
+    for dim in to {
+        match left.iter().position(|other| dim.as_const().is_none() && *other == dim) {
+            Some(at) => {
+                left.remove(at);
+            }
+            None => kept = kept * dim.clone(),
+        }
+    }
+    (left.into_iter().product(), kept)
+}
+
 impl OpDef for Reshape {
     const NAMES: &'static [&'static str] = &["Reshape"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &["allowzero"])?;
+        Ok(Reshape { allowzero: attrs.int("allowzero", 0)? != 0 })
     }
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "Reshape"
     }
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        Attrs::new().with("allowzero", Attr::Int(i64::from(self.allowzero)))
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 2, 2)?;
+        let (data, target) = (required(inputs, 0, "data")?, required(inputs, 1, "shape")?);
+        expect_index_list(1, target)?;
+        let shape = match target.dims() {
+            Some(target) => self.target(data.shape(), &target, cx)?,
+            None => (0..list_length(1, target)?).map(|_| cx.fresh()).collect(),
+        };
+        Ok(vec![reshaped_fact(data, shape)])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let data = required_tensor(inputs, 0, "data")?;
+        let target: Vec<Dim> =
+            required_tensor(inputs, 1, "shape")?.to_i64s().into_iter().map(Dim::from).collect();
+        let from: Vec<Dim> = data.shape().iter().map(|&d| Dim::from(d)).collect();
+        let shape = self.target(&from, &target, &mut InferCx::default())?;
+        let shape: Option<Vec<usize>> = shape.iter().map(Dim::as_usize).collect();
+        reshaped(data, &shape.ok_or_else(|| refused(&from, &target, "a dim is negative"))?)
     }
 }
 
@@ -60,22 +176,38 @@ pub struct Flatten {
     pub axis: i64,
 }
 
+impl Flatten {
+    /// The axis counted from the front; the rank itself is one, too.
+    fn split(&self, rank: usize) -> Result<usize, OpError> {
+        match self.axis {
+            axis if axis == rank as i64 => Ok(rank),
+            axis => normalize_axis(axis, rank),
+        }
+    }
+}
+
 impl OpDef for Flatten {
     const NAMES: &'static [&'static str] = &["Flatten"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &["axis"])?;
+        Ok(Flatten { axis: attrs.int("axis", 1)? })
     }
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "Flatten"
     }
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        Attrs::new().with("axis", Attr::Int(self.axis))
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+    fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 1, 1)?;
+        let data = required(inputs, 0, "input")?;
+        let (outer, inner) = data.shape().split_at(self.split(data.rank())?);
+        Ok(vec![reshaped_fact(data, vec![outer.iter().product(), inner.iter().product()])])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let data = required_tensor(inputs, 0, "input")?;
+        let (outer, inner) = data.shape().split_at(self.split(data.rank())?);
+        reshaped(data, &[outer.iter().product(), inner.iter().product()])
     }
 }
 
@@ -83,45 +215,102 @@ impl OpDef for Flatten {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Squeeze;
 
+impl Squeeze {
+    /// Axes to remove when none are given.
+    fn all_ones(shape: &[Dim]) -> Result<Vec<usize>, OpError> {
+        if let Some(dim) = shape.iter().find(|d| d.as_const().is_none()) {
+            let reason = format!("Squeeze without axes, since {dim} of {shape:?} may be 1; give the axes");
+            return Err(OpError::Unsupported(reason));
+        }
+        Ok((0..shape.len()).filter(|&axis| shape[axis].is(1)).collect())
+    }
+}
+
 impl OpDef for Squeeze {
     const NAMES: &'static [&'static str] = &["Squeeze"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &[])?;
+        Ok(Squeeze)
     }
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "Squeeze"
     }
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        Attrs::new()
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 1, 2)?;
+        let data = required(inputs, 0, "data")?;
+        let axes = match optional(inputs, 1) {
+            None => Self::all_ones(data.shape())?,
+            Some(axes) => normalize_axes(&constant_axes(axes)?, data.rank())?,
+        };
+        for &axis in &axes {
+            let dim = &data.shape()[axis];
+            cx.require_equal(dim, &Dim::from(1)).map_err(|_| {
+                OpError::Shape(format!(
+                    "cannot squeeze axis {axis} of {:?}: it is {dim}, not 1",
+                    data.shape()
+                ))
+            })?;
+        }
+        Ok(vec![reshaped_fact(data, without(data.shape(), &axes))])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let data = required_tensor(inputs, 0, "data")?;
+        let axes = match optional(inputs, 1) {
+            None => (0..data.rank()).filter(|&axis| data.shape()[axis] == 1).collect(),
+            Some(axes) => normalize_axes(&axes.to_i64s(), data.rank())?,
+        };
+        let kept = data.shape().iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
+        reshaped(data, &kept.map(|(_, &dim)| dim).collect::<Vec<_>>())
     }
+}
+
+/// Axes that fix the rank of the result, so they have to be constant.
+fn constant_axes(axes: &Fact) -> Result<Vec<i64>, OpError> {
+    expect_index_list(1, axes)?;
+    axes.ints().ok_or_else(|| OpError::Unsupported("axes that are not constant".to_owned()))
 }
 
 /// `Unsqueeze`: operands data, axes (i64).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unsqueeze;
 
+impl Unsqueeze {
+    fn shape<D: Clone>(data: &[D], axes: &[i64], one: D) -> Result<Vec<D>, OpError> {
+        let axes = normalize_axes(axes, data.len() + axes.len())?;
+        let mut dims = data.iter();
+        let rank = data.len() + axes.len();
+        let shape = (0..rank).map(|axis| match axes.contains(&axis) {
+            true => one.clone(),
+            false => dims.next().cloned().unwrap_or_else(|| one.clone()),
+        });
+        Ok(shape.collect())
+    }
+}
+
 impl OpDef for Unsqueeze {
     const NAMES: &'static [&'static str] = &["Unsqueeze"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &[])?;
+        Ok(Unsqueeze)
     }
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "Unsqueeze"
     }
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        Attrs::new()
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+    fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 2, 2)?;
+        let (data, axes) = (required(inputs, 0, "data")?, required(inputs, 1, "axes")?);
+        let shape = Self::shape(data.shape(), &constant_axes(axes)?, Dim::from(1))?;
+        Ok(vec![reshaped_fact(data, shape)])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let (data, axes) = (required_tensor(inputs, 0, "data")?, required_tensor(inputs, 1, "axes")?);
+        reshaped(data, &Self::shape(data.shape(), &axes.to_i64s(), 1)?)
     }
 }
 
@@ -131,20 +320,53 @@ pub struct Expand;
 
 impl OpDef for Expand {
     const NAMES: &'static [&'static str] = &["Expand"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &[])?;
+        Ok(Expand)
     }
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "Expand"
     }
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        Attrs::new()
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 2, 2)?;
+        let (data, target) = (required(inputs, 0, "input")?, required(inputs, 1, "shape")?);
+        expect_index_list(1, target)?;
+        let shape = match target.dims() {
+            Some(target) => {
+                if let Some(dim) = target.iter().find(|d| d.as_const().is_some_and(|v| v < 0)) {
+                    return Err(OpError::Value(format!("cannot expand to {target:?}: {dim} is negative")));
+                }
+                cx.broadcast(&[data.shape(), &target])?
+            }
+            None => {
+                let length = list_length(1, target)?;
+                let rank = length.max(data.rank());
+                // A known dim above 1 stays as it is, since only 1 and itself broadcast with it.
+                let known = |axis: usize| (axis + data.rank()).checked_sub(rank).map(|at| &data.shape()[at]);
+                let keeps = |axis: usize, dim: &Dim| {
+                    axis + length < rank || dim.as_const().is_some_and(|value| value != 1)
+                };
+                let dims = (0..rank).map(|axis| match known(axis) {
+                    Some(dim) if keeps(axis, dim) => dim.clone(),
+                    _ => cx.fresh(),
+                });
+                dims.collect()
+            }
+        };
+        let elements = broadcast_contents(&[data], &shape).and_then(|mut contents| contents.pop());
+        Ok(vec![with_elements(data.dtype(), shape, elements)])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let (data, target) = (required_tensor(inputs, 0, "input")?, required_tensor(inputs, 1, "shape")?);
+        let target = target.to_i64s();
+        let dims: Option<Vec<usize>> = target.iter().map(|&d| usize::try_from(d).ok()).collect();
+        let dims =
+            dims.ok_or_else(|| OpError::Value(format!("cannot expand to {target:?}: negative dim")))?;
+        let shape = broadcast_shape(&[data.shape(), &dims])?;
+        Ok(vec![strided(data, &shape, &broadcast_strides(data.shape(), &shape), 0)?])
     }
 }
 
@@ -155,22 +377,65 @@ pub struct Transpose {
     pub perm: Option<Vec<usize>>,
 }
 
+impl Transpose {
+    /// Source axis of each result axis.
+    ///
+    /// **Errors**: `perm` is no permutation of the axes of that rank.
+    pub fn permutation(&self, rank: usize) -> Result<Vec<usize>, OpError> {
+        let Some(perm) = &self.perm else { return Ok((0..rank).rev().collect()) };
+        let mut sorted = perm.clone();
+        sorted.sort_unstable();
+        if sorted.into_iter().eq(0..rank) {
+            return Ok(perm.clone());
+        }
+        Err(OpError::Attribute {
+            name: "perm".to_owned(),
+            value: format!("{perm:?}"),
+            reason: format!("no permutation of the {rank} axes of the operand"),
+        })
+    }
+}
+
 impl OpDef for Transpose {
     const NAMES: &'static [&'static str] = &["Transpose"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &["perm"])?;
+        let Some(perm) = attrs.ints("perm")? else { return Ok(Transpose { perm: None }) };
+        let axes: Option<Vec<usize>> = perm.iter().map(|&axis| usize::try_from(axis).ok()).collect();
+        let axes = axes.ok_or_else(|| OpError::Attribute {
+            name: "perm".to_owned(),
+            value: format!("{perm:?}"),
+            reason: "an axis is negative".to_owned(),
+        })?;
+        Ok(Transpose { perm: Some(axes) })
     }
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "Transpose"
     }
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        match &self.perm {
+            None => Attrs::new(),
+            Some(perm) => {
+                Attrs::new().with("perm", Attr::Ints(perm.iter().map(|&axis| axis as i64).collect()))
+            }
+        }
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+    fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 1, 1)?;
+        let data = required(inputs, 0, "data")?;
+        let perm = self.permutation(data.rank())?;
+        let shape = perm.iter().map(|&axis| data.shape()[axis].clone()).collect();
+        // A list or a scalar stays as it is; tables of dims are not worth following.
+        let elements = data.dims().filter(|_| data.rank() <= 1);
+        Ok(vec![with_elements(data.dtype(), shape, elements)])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let data = required_tensor(inputs, 0, "data")?;
+        let perm = self.permutation(data.rank())?;
+        let from = row_major(data.shape());
+        let shape: Vec<usize> = perm.iter().map(|&axis| data.shape()[axis]).collect();
+        let strides: Vec<isize> = perm.iter().map(|&axis| from[axis]).collect();
+        Ok(vec![strided(data, &shape, &strides, 0)?])
     }
 }
 
@@ -183,21 +448,41 @@ pub struct Shape {
     pub end: Option<i64>,
 }
 
+impl Shape {
+    /// The dims that are asked for.
+    fn of<'a, D>(&self, shape: &'a [D]) -> &'a [D] {
+        let rank = shape.len() as i64;
+        let clamp =
+            |axis: i64| (if axis < 0 { axis.saturating_add(rank) } else { axis }).clamp(0, rank) as usize;
+        let (start, end) = (clamp(self.start), self.end.map_or(shape.len(), clamp));
+        &shape[start.min(end)..end]
+    }
+}
+
 impl OpDef for Shape {
     const NAMES: &'static [&'static str] = &["Shape"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &["start", "end"])?;
+        let end = attrs.get("end").map(|_| attrs.required_int("end")).transpose()?;
+        Ok(Shape { start: attrs.int("start", 0)?, end })
     }
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "Shape"
     }
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        let attrs = Attrs::new().with("start", Attr::Int(self.start));
+        match self.end {
+            None => attrs,
+            Some(end) => attrs.with("end", Attr::Int(end)),
+        }
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+    fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 1, 1)?;
+        let dims = self.of(required(inputs, 0, "data")?.shape()).to_vec();
+        Ok(vec![Fact::of_elements(DType::I64, vec![Dim::from(dims.len())], dims)])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let dims = self.of(required_tensor(inputs, 0, "data")?.shape());
+        Ok(vec![Tensor::from_vec(&[dims.len()], dims.iter().map(|&d| d as i64).collect())])
     }
 }
