@@ -1,0 +1,469 @@
+//! Contractions: batches of matrix products with an epilogue.
+//!
+//! An item is a block of C. Its operands are packed into scratch memory where they were not packed at compile time
+//! and cannot be read in place; then micro-kernels compute tile after tile, each over the whole sum, and the
+//! epilogue takes the tile from the stack while it is in the first-level cache. The operand that was packed at
+//! compile time, mostly the larger one, is the outer loop, so it is read once per item.
+
+use crate::clif::context::KernelCx;
+use crate::clif::contract_build::{Common, Contraction, WORD};
+use crate::clif::contract_epilogue::Corner;
+use crate::clif::contract_micro::{Columns, Micro, Rows, Shape, Step};
+use crate::error::KernelError;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_frontend::Variable;
+use rabot_kernel::{ContractKernel, Operand, SCRATCH_ALIGN_BYTES, Size};
+use rabot_tensor::DType;
+
+/// Accumulators (vectors) of micro-kernels that take several panels: enough chains to hide the latency of a
+/// multiply-add (4 cycles at 2 a cycle), and that many streams of B at most.
+const FEW_ROWS_VECTORS: usize = 8;
+
+/// Emits the work items `begin..end` of a contraction. The function is open at its entry block; it is left open.
+///
+/// **Errors**: operands, accumulator or epilogue that are not compiled, or an inconsistent description.
+pub fn emit_contract(cx: &mut KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
+    check(cx, kernel)?;
+    cx.movable_loads = kernel.stores.len() <= 1;
+    let common = common(cx, kernel);
+    let shapes = Shapes::new(kernel, cx.target.vectors);
+    let mut contraction = Contraction { cx, kernel, common };
+    contraction.common.tile = contraction.stack(shapes.tile_bytes(kernel));
+    contraction.items(&shapes)
+}
+
+fn check(cx: &KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
+    let tile = kernel.tile;
+    let inconsistent = |message: String| Err(KernelError::Inconsistent(message));
+    if tile.mr == 0 || tile.nr == 0 || tile.nr % 4 != 0 || tile.mr * tile.nr > 256 {
+        return inconsistent(format!("a micro-kernel of {} × {}", tile.mr, tile.nr));
+    }
+    if tile.rows == 0 || tile.rows % tile.mr != 0 || tile.columns == 0 || tile.columns % tile.nr != 0 {
+        let (rows, columns) = (tile.rows, tile.columns);
+        return inconsistent(format!("blocks of {rows} × {columns} of tiles of {} × {}", tile.mr, tile.nr));
+    }
+    if !matches!(kernel.accumulator, DType::F32 | DType::I32) {
+        return Err(KernelError::DType { operation: "contraction".to_owned(), dtype: kernel.accumulator });
+    }
+    let integers = kernel.accumulator == DType::I32;
+    for operand in [&kernel.a, &kernel.b] {
+        let dtype = cx.arg(operand.arg())?.dtype;
+        let allowed: &[DType] = match (operand, integers) {
+            (Operand::Packed { .. }, false) => &[DType::F32],
+            (Operand::Packed { .. }, true) => &[DType::I16],
+            (_, false) => &[DType::F32, DType::F16, DType::BF16],
+            (_, true) => &[DType::I8, DType::U8],
+        };
+        if !allowed.contains(&dtype) {
+            return Err(KernelError::DType { operation: "operand of a contraction".to_owned(), dtype });
+        }
+        let (batch, axes) = match operand {
+            Operand::Packed { batch, .. } | Operand::Strided { batch, .. } => (batch, None),
+            Operand::Patches(patches) => (&patches.batch, Some(patches)),
+        };
+        if batch.len() != kernel.batch.len() {
+            return inconsistent(format!("{} batch strides for {} batch dims", batch.len(), kernel.batch.len()));
+        }
+        if let Some(p) = axes {
+            let axes = p.input.len();
+            let lens = [p.input_strides.len(), p.output.len(), p.kernel.len(), p.strides.len(), p.dilations.len()];
+            if axes == 0 || lens.iter().chain([&p.pads.len()]).any(|len| *len != axes) {
+                return inconsistent(format!("patches of {axes} axes with lists of {lens:?} and {}", p.pads.len()));
+            }
+        }
+    }
+    match kernel.a {
+        Operand::Patches(_) => inconsistent("patches are the right operand of a contraction".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn common(cx: &mut KernelCx, kernel: &ContractKernel) -> Common {
+    let [m, n, k] = [kernel.m, kernel.n, kernel.k].map(|size| cx.size(size));
+    let scratch = cx.scratch;
+    let nothing = cx.builder.ins().iconst(cranelift_codegen::ir::types::I64, 0);
+    let start =
+        Common { m, n, k, steps: k, line_bytes: k, b_block: scratch, a_block: scratch, tile: nothing };
+    let mut c = Contraction { cx, kernel, common: start };
+    let steps = if c.pairs() { c.ceil_div(k, 2) } else { k };
+    let line_bytes = c.mul_int(steps, WORD);
+    let a_block = if kernel.packs_b() {
+        let bytes = c.mul_int(line_bytes, kernel.scratch_columns() as i64);
+        let bytes = c.add_int(bytes, SCRATCH_ALIGN_BYTES as i64 - 1);
+        let mask = c.int(-(SCRATCH_ALIGN_BYTES as i64));
+        let bytes = c.ins().band(bytes, mask);
+        c.add(scratch, bytes)
+    } else {
+        scratch
+    };
+    Common { steps, line_bytes, a_block, ..start }
+}
+
+/// The micro-kernels of a kernel.
+struct Shapes {
+    /// Fewest rows first; of equal rows, most panels first. The last one has `mr` rows, or all that there are.
+    shapes: Vec<Shape>,
+}
+
+impl Shapes {
+    fn new(kernel: &ContractKernel, vectors: bool) -> Self {
+        let tile = kernel.tile;
+        let mut rows: Vec<usize> = match kernel.m {
+            Size::Const(m) => {
+                let m = usize::try_from(m).unwrap_or(0);
+                let whole = (m >= tile.mr || m == 0).then_some(tile.mr);
+                [m % tile.mr].into_iter().filter(|rows| *rows > 0).chain(whole).collect()
+            }
+            Size::Param(_) => [1, 2, 4].into_iter().filter(|rows| *rows < tile.mr).chain([tile.mr]).collect(),
+        };
+        rows.dedup();
+        let per_panel = if vectors { tile.nr / 4 } else { tile.nr };
+        let mut shapes = Vec::new();
+        for rows in rows {
+            let panels = FEW_ROWS_VECTORS / (rows * per_panel);
+            let enough = match kernel.n {
+                Size::Const(n) => n >= (panels * tile.nr) as i64,
+                Size::Param(_) => true,
+            };
+            // Panels abreast only where their rows are all there are: else the next rows would find B gone.
+            let all = match kernel.m {
+                Size::Const(m) => m == rows as i64,
+                Size::Param(_) => true,
+            };
+            if panels > 1 && enough && all && panels * tile.nr <= tile.columns {
+                shapes.push(Shape { rows, panels });
+            }
+            shapes.push(Shape { rows, panels: 1 });
+        }
+        Shapes { shapes }
+    }
+
+    /// Distance of rows of the tile on the stack, in bytes.
+    fn tile_row(&self, kernel: &ContractKernel) -> i64 {
+        let panels = self.shapes.iter().map(|shape| shape.panels).max().unwrap_or(1);
+        (panels * kernel.tile.nr) as i64 * WORD
+    }
+
+    fn tile_bytes(&self, kernel: &ContractKernel) -> usize {
+        kernel.tile.mr * self.tile_row(kernel) as usize
+    }
+}
+
+/// A block of C, its operands at hand.
+struct Block<'s> {
+    shapes: &'s Shapes,
+    batch: &'s [Value],
+    row: Value,
+    column: Value,
+    rows: Value,
+    columns: Value,
+    a: BlockRows,
+    b: BlockColumns,
+}
+
+/// A of a block.
+#[derive(Clone, Copy)]
+enum BlockRows {
+    /// Panels, one after the other.
+    Panels(Value),
+    /// The matrix itself: first row, and bytes from row to row.
+    InPlace(Value, Value),
+}
+
+/// B of a block: start, bytes from panel to panel for each column, and bytes from step to step.
+#[derive(Clone, Copy)]
+struct BlockColumns {
+    start: Value,
+    column_bytes: Value,
+    step: Step,
+}
+
+impl Contraction<'_, '_, '_> {
+    fn items(&mut self, shapes: &Shapes) -> Result<(), KernelError> {
+        let (tile, m, n) = (self.kernel.tile, self.common.m, self.common.n);
+        let row_blocks = self.ceil_div(m, tile.rows as i64);
+        let column_blocks = self.ceil_div(n, tile.columns as i64);
+        let none = self.int(-1);
+        let packed = [self.variable(none), self.variable(none), self.variable(none)];
+        let mut result = Ok(());
+        let (begin, end) = (self.cx.begin, self.cx.end);
+        self.for_range(begin, end, 1, |c, item| {
+            let mut split = |c: &mut Self, item: Value, by: Value| {
+                let quotient = c.ins().udiv(item, by);
+                let product = c.mul(quotient, by);
+                (quotient, c.ins().isub(item, product))
+            };
+            let (rest, column_block) = split(c, item, column_blocks);
+            let (mut rest, row_block) = split(c, rest, row_blocks);
+            let mut batch = Vec::new();
+            for &extent in c.kernel.batch.iter().rev() {
+                let extent = c.size(extent);
+                let (quotient, coord) = split(c, rest, extent);
+                batch.insert(0, coord);
+                rest = quotient;
+            }
+            let row = c.mul_int(row_block, tile.rows as i64);
+            let column = c.mul_int(column_block, tile.columns as i64);
+            result = c.item(shapes, &batch, row, column, packed);
+        });
+        result
+    }
+
+    /// One block of C. `packed` tells for which A, B and column the scratch memory holds panels.
+    fn item(
+        &mut self,
+        shapes: &Shapes,
+        batch: &[Value],
+        row: Value,
+        column: Value,
+        packed: [Variable; 3],
+    ) -> Result<(), KernelError> {
+        let (tile, m, n) = (self.kernel.tile, self.common.m, self.common.n);
+        let (rows, columns) = (self.ins().isub(m, row), self.ins().isub(n, column));
+        let most = [tile.rows, tile.columns].map(|most| self.int(most as i64));
+        let (rows, columns) = (self.min(rows, most[0]), self.min(columns, most[1]));
+        let a = self.block_rows(batch, row, rows, packed[0])?;
+        let b = self.block_columns(batch, column, columns, rows, &packed[1..])?;
+        self.block(&Block { shapes, batch, row, column, rows, columns, a, b })
+    }
+
+    /// Start of a matrix of the batch, and bytes of an element.
+    fn matrix(
+        &mut self,
+        arg: usize,
+        offset: Size,
+        batch: &[Value],
+        strides: &[Size],
+    ) -> Result<(Value, i64), KernelError> {
+        let arg = self.cx.arg(arg)?;
+        let bytes = arg.dtype.size_bytes() as i64;
+        let terms: Vec<(Value, Size)> = batch.iter().copied().zip(strides.iter().copied()).collect();
+        let element = self.element(Some(offset), &terms);
+        let offset = self.mul_int(element, bytes);
+        Ok((self.add(arg.pointer, offset), bytes))
+    }
+
+    fn block_rows(
+        &mut self,
+        batch: &[Value],
+        row: Value,
+        rows: Value,
+        packed: Variable,
+    ) -> Result<BlockRows, KernelError> {
+        let kernel = self.kernel;
+        match &kernel.a {
+            Operand::Packed { arg, batch: strides } => {
+                let (start, _) = self.matrix(*arg, Size::Const(0), batch, strides)?;
+                let offset = self.mul(row, self.common.line_bytes);
+                Ok(BlockRows::Panels(self.add(start, offset)))
+            }
+            Operand::Strided { arg, offset, batch: strides, outer, zero_point, k } => {
+                let (start, bytes) = self.matrix(*arg, *offset, batch, strides)?;
+                let outer_value = self.size(*outer);
+                let row_bytes = self.mul_int(outer_value, bytes);
+                let offset = self.mul(row, row_bytes);
+                let start = self.add(start, offset);
+                if !kernel.packs_a() {
+                    return Ok(BlockRows::InPlace(start, row_bytes));
+                }
+                let held = self.get(packed);
+                let fresh = self.ins().icmp(IntCC::NotEqual, held, start);
+                let mut result = Ok(());
+                let lines = crate::clif::pack::Lines {
+                    arg: *arg,
+                    start,
+                    count: rows,
+                    outer: *outer,
+                    k: *k,
+                    zero_point: *zero_point,
+                };
+                self.when(fresh, |c| {
+                    result = c.pack_strided(&lines, c.common.a_block, kernel.tile.mr);
+                    c.set(packed, start);
+                });
+                result.map(|()| BlockRows::Panels(self.common.a_block))
+            }
+            Operand::Patches(_) => Err(KernelError::Inconsistent("patches as the left operand".to_owned())),
+        }
+    }
+
+    fn block_columns(
+        &mut self,
+        batch: &[Value],
+        column: Value,
+        columns: Value,
+        rows: Value,
+        packed: &[Variable],
+    ) -> Result<BlockColumns, KernelError> {
+        let kernel = self.kernel;
+        let step = Step::Const(kernel.tile.nr as i64 * WORD);
+        let column_bytes = self.common.line_bytes;
+        let in_scratch = BlockColumns { start: self.common.b_block, column_bytes, step };
+        let (start, bytes) = match &kernel.b {
+            Operand::Packed { arg, batch: strides } => {
+                let (start, _) = self.matrix(*arg, Size::Const(0), batch, strides)?;
+                let offset = self.mul(column, column_bytes);
+                let start = self.add(start, offset);
+                return Ok(BlockColumns { start, column_bytes, step });
+            }
+            Operand::Strided { arg, offset, batch: strides, .. } => self.matrix(*arg, *offset, batch, strides)?,
+            Operand::Patches(patches) => self.matrix(patches.arg, patches.offset, batch, &patches.batch)?,
+        };
+        let [held_start, held_column] = [packed[0], packed[1]].map(|variable| self.get(variable));
+        let other = self.ins().icmp(IntCC::NotEqual, held_start, start);
+        let moved = self.ins().icmp(IntCC::NotEqual, held_column, column);
+        let fresh = self.ins().bor(other, moved);
+        let mut result = Ok(());
+        self.when(fresh, |c| {
+            result = match &kernel.b {
+                Operand::Strided { arg, outer, k, zero_point, .. } => {
+                    let outer_value = c.size(*outer);
+                    let offset = c.mul(column, outer_value);
+                    let offset = c.mul_int(offset, bytes);
+                    let start = c.add(start, offset);
+                    let (arg, outer, k, zero_point) = (*arg, *outer, *k, *zero_point);
+                    let lines = crate::clif::pack::Lines { arg, start, count: columns, outer, k, zero_point };
+                    c.pack_strided(&lines, c.common.b_block, kernel.tile.nr)
+                }
+                Operand::Patches(patches) => c.pack_patches(patches, start, column, columns),
+                Operand::Packed { .. } => Ok(()),
+            };
+            c.set(packed[0], start);
+            c.set(packed[1], column);
+        });
+        let _ = rows;
+        result.map(|()| in_scratch)
+    }
+
+    /// Tile after tile; the operand packed at compile time is the outer loop.
+    fn block(&mut self, block: &Block) -> Result<(), KernelError> {
+        let mr = self.kernel.tile.mr as i64;
+        let zero = self.int(0);
+        let mut result = Ok(());
+        if matches!(self.kernel.b, Operand::Packed { .. }) {
+            let column = self.variable(zero);
+            let row_variable = column;
+            let _ = row_variable;
+            self.repeat_while(
+                |c| {
+                    let at = c.get(column);
+                    c.ins().icmp(IntCC::SignedLessThan, at, block.columns)
+                },
+                |c| {
+                    let at = c.get(column);
+                    let width = c.variable(zero);
+                    let zero = c.int(0);
+                    c.for_range(zero, block.rows, mr, |c, row| {
+                        match c.tile(block, row, at) {
+                            Ok(done) => c.set(width, done),
+                            Err(error) => result = Err(error),
+                        };
+                    });
+                    let width = c.get(width);
+                    c.advance(column, width);
+                },
+            );
+        } else {
+            self.for_range(zero, block.rows, mr, |c, row| {
+                let zero = c.int(0);
+                let column = c.variable(zero);
+                c.repeat_while(
+                    |c| {
+                        let at = c.get(column);
+                        c.ins().icmp(IntCC::SignedLessThan, at, block.columns)
+                    },
+                    |c| {
+                        let at = c.get(column);
+                        match c.tile(block, row, at) {
+                            Ok(done) => c.advance(column, done),
+                            Err(error) => result = Err(error),
+                        }
+                    },
+                );
+            });
+        }
+        result
+    }
+
+    /// The tile at `row` and `column` of the block; gives the number of columns it took.
+    fn tile(&mut self, block: &Block, row: Value, column: Value) -> Result<Value, KernelError> {
+        let tile_row = block.shapes.tile_row(self.kernel);
+        let mr = self.int(self.kernel.tile.mr as i64);
+        let left = self.ins().isub(block.columns, column);
+        let rows = self.ins().isub(block.rows, row);
+        let rows = self.min(rows, mr);
+        let joined = self.cx.builder.create_block();
+        let width = self.cx.builder.append_block_param(joined, cranelift_codegen::ir::types::I64);
+        let last = block.shapes.shapes.len() - 1;
+        for (at, &shape) in block.shapes.shapes.iter().enumerate() {
+            let next = (at < last).then(|| {
+                let fits = self.fits(block, shape, rows, left);
+                let (here, next) = (self.cx.builder.create_block(), self.cx.builder.create_block());
+                self.ins().brif(fits, here, &[], next, &[]);
+                self.cx.builder.seal_block(here);
+                self.cx.builder.seal_block(next);
+                self.cx.builder.switch_to_block(here);
+                next
+            });
+            let micro = self.micro(block, shape, row, rows, column);
+            self.micro_kernel(&micro, tile_row);
+            let width = self.int((shape.panels * self.kernel.tile.nr) as i64);
+            self.ins().jump(joined, &[width.into()]);
+            if let Some(next) = next {
+                self.cx.builder.switch_to_block(next);
+            }
+        }
+        self.cx.builder.seal_block(joined);
+        self.cx.builder.switch_to_block(joined);
+        let (first_row, first_column) = (self.add(block.row, row), self.add(block.column, column));
+        let columns = self.min(left, width);
+        let corner = Corner { row: first_row, column: first_column, rows, columns };
+        self.epilogue(block.batch, corner, tile_row)?;
+        Ok(width)
+    }
+
+    /// True if a micro-kernel of that shape may compute a tile of `rows` rows with `left` columns to go.
+    fn fits(&mut self, block: &Block, shape: Shape, rows: Value, left: Value) -> Value {
+        let most = self.int(shape.rows as i64);
+        if shape.panels == 1 {
+            return self.ins().icmp(IntCC::SignedLessThanOrEqual, rows, most);
+        }
+        let all = self.ins().icmp(IntCC::SignedLessThanOrEqual, block.rows, most);
+        let width = self.int((shape.panels * self.kernel.tile.nr) as i64);
+        let wide = self.ins().icmp(IntCC::SignedGreaterThanOrEqual, left, width);
+        self.ins().band(all, wide)
+    }
+
+    fn micro(&mut self, block: &Block, shape: Shape, row: Value, rows: Value, column: Value) -> Micro {
+        let rows = match block.a {
+            BlockRows::Panels(start) => {
+                let offset = self.mul(row, self.common.line_bytes);
+                Rows::Panel(self.add(start, offset))
+            }
+            BlockRows::InPlace(start, row_bytes) => {
+                let offset = self.mul(row, row_bytes);
+                let mut pointer = self.add(start, offset);
+                let mut pointers = vec![pointer];
+                for index in 1..shape.rows {
+                    // Rows that are not there are read as the last one that is.
+                    let number = self.int(index as i64);
+                    let exists = self.ins().icmp(IntCC::SignedLessThan, number, rows);
+                    let next = self.add(pointer, row_bytes);
+                    pointer = self.ins().select(exists, next, pointer);
+                    pointers.push(pointer);
+                }
+                Rows::Pointers(pointers)
+            }
+        };
+        let offset = self.mul(column, block.b.column_bytes);
+        let first = self.add(block.b.start, offset);
+        let panel_bytes = self.mul_int(block.b.column_bytes, self.kernel.tile.nr as i64);
+        let mut panels = vec![first];
+        while panels.len() < shape.panels {
+            let next = self.add(panels[panels.len() - 1], panel_bytes);
+            panels.push(next);
+        }
+        Micro { shape, rows, columns: Columns { panels, step: block.b.step } }
+    }
+}

@@ -1,0 +1,284 @@
+//! Micro-kernels: a tile of C held in registers over the whole sum.
+//!
+//! Every element of C is one chain of multiply-adds in the order of k, whatever tile it is in, so its bits do not
+//! depend on where tiles are cut.
+
+use crate::clif::contract_build::{Contraction, WORD, block_args};
+use crate::clif::ops::little;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{F32, F32X4, I16, I16X8, I32, I32X4};
+use cranelift_codegen::ir::{InstBuilder, Type, Value};
+use rabot_kernel::Size;
+
+/// Steps of the sum in one pass of the loop.
+const UNROLL: i64 = 4;
+
+/// Shape of a micro-kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Rows of C.
+    pub rows: usize,
+    /// Panels of `nr` columns of C.
+    pub panels: usize,
+}
+
+/// Where a micro-kernel reads A.
+pub(super) enum Rows {
+    /// A panel: per step the words of `mr` rows.
+    Panel(Value),
+    /// A pointer per row; the terms of a row are adjacent.
+    Pointers(Vec<Value>),
+}
+
+/// Where a micro-kernel reads B.
+pub(super) struct Columns {
+    /// Start of each panel.
+    pub panels: Vec<Value>,
+    /// Bytes from one step to the next.
+    pub step: Step,
+}
+
+/// A distance in bytes.
+#[derive(Clone, Copy)]
+pub(super) enum Step {
+    /// Known now: it goes into the addresses.
+    Const(i64),
+    /// Known when the kernel runs.
+    Dynamic(Value),
+}
+
+/// Position of the loop over k.
+#[derive(Clone)]
+struct Position {
+    accumulators: Vec<Value>,
+    a: Value,
+    b: Vec<Value>,
+}
+
+impl Position {
+    fn flat(&self) -> Vec<Value> {
+        [self.accumulators.as_slice(), &[self.a], self.b.as_slice()].concat()
+    }
+
+    /// The same with other values, in the order of [`Position::flat`].
+    fn with(&self, flat: &[Value]) -> Position {
+        let (accumulators, rest) = flat.split_at(self.accumulators.len());
+        Position { accumulators: accumulators.to_vec(), a: rest[0], b: rest[1..].to_vec() }
+    }
+}
+
+/// A micro-kernel and its operands.
+pub(super) struct Micro {
+    /// Its shape.
+    pub shape: Shape,
+    /// Where it reads A.
+    pub rows: Rows,
+    /// Where it reads B.
+    pub columns: Columns,
+}
+
+impl Contraction<'_, '_, '_> {
+    /// Emits a micro-kernel; it leaves the sums in the tile on the stack, whose rows are `tile_row` bytes apart.
+    pub fn micro_kernel(&mut self, micro: &Micro, tile_row: i64) {
+        let vectors = self.vectors(micro.shape);
+        let ty = self.accumulator_type();
+        let zero = self.zero(ty);
+        let a = match micro.rows {
+            Rows::Panel(start) => start,
+            Rows::Pointers(_) => self.int(0),
+        };
+        let accumulators = vec![zero; micro.shape.rows * vectors];
+        let mut position = Position { accumulators, a, b: micro.columns.panels.clone() };
+        let a_step = self.a_step(micro);
+        let (passes, rest) = match self.kernel.k {
+            Size::Const(k) => {
+                let steps = if self.pairs() { (k + 1) / 2 } else { k };
+                (steps / UNROLL, Some(steps % UNROLL))
+            }
+            Size::Param(_) => (i64::MAX, None),
+        };
+        if passes > 0 {
+            let mask = self.int(-UNROLL);
+            let whole = self.ins().band(self.common.steps, mask);
+            let bytes = self.mul_int(whole, a_step);
+            let end = self.add(a, bytes);
+            position = self.sum_loop(micro, position, end, UNROLL);
+        }
+        match rest {
+            Some(rest) => {
+                for step in 0..rest {
+                    position = self.sum_step(micro, &position, step, false);
+                }
+            }
+            None => {
+                let bytes = self.mul_int(self.common.steps, a_step);
+                let end = self.add(a, bytes);
+                position = self.sum_loop(micro, position, end, 1);
+            }
+        }
+        for (at, value) in position.accumulators.iter().enumerate() {
+            let (row, vector) = (at / vectors, at % vectors);
+            let offset = row as i64 * tile_row + (vector * self.lanes()) as i64 * WORD;
+            self.store(*value, self.common.tile, offset);
+        }
+    }
+
+    /// A loop of `unroll` steps a pass until the position in A is `end`.
+    fn sum_loop(&mut self, micro: &Micro, start: Position, end: Value, unroll: i64) -> Position {
+        let flat = start.flat();
+        let (body, after) = (self.cx.builder.create_block(), self.cx.builder.create_block());
+        for &value in &flat {
+            let ty = self.cx.builder.func.dfg.value_type(value);
+            self.cx.builder.append_block_param(body, ty);
+            self.cx.builder.append_block_param(after, ty);
+        }
+        let args = block_args(&flat);
+        let enter = self.ins().icmp(IntCC::UnsignedLessThan, start.a, end);
+        self.ins().brif(enter, body, &args, after, &args);
+        self.cx.builder.switch_to_block(body);
+        let mut position = start.with(self.cx.builder.block_params(body));
+        for step in 0..unroll {
+            position = self.sum_step(micro, &position, step, step + 1 == unroll);
+        }
+        let again = self.ins().icmp(IntCC::UnsignedLessThan, position.a, end);
+        let args = block_args(&position.flat());
+        self.ins().brif(again, body, &args, after, &args);
+        self.cx.builder.seal_block(body);
+        self.cx.builder.seal_block(after);
+        self.cx.builder.switch_to_block(after);
+        start.with(self.cx.builder.block_params(after))
+    }
+
+    /// One step of the sum, `step` steps after the position. The last one of a pass moves the position; where the
+    /// distance of rows of B is not known now, each one moves B.
+    fn sum_step(&mut self, micro: &Micro, at: &Position, step: i64, last: bool) -> Position {
+        let b = self.row_of_b(micro, at, step);
+        let mut sums = at.accumulators.iter();
+        let mut accumulators = Vec::with_capacity(at.accumulators.len());
+        for row in 0..micro.shape.rows {
+            let a = match &micro.rows {
+                Rows::Panel(_) => {
+                    let offset = (step * self.kernel.tile.mr as i64 + row as i64) * WORD;
+                    self.broadcast(at.a, offset)
+                }
+                Rows::Pointers(pointers) => {
+                    let address = self.add(pointers[row], at.a);
+                    self.broadcast(address, step * WORD)
+                }
+            };
+            for (&b, &sum) in b.iter().zip(sums.by_ref()) {
+                accumulators.push(self.multiply_add(a, b, sum));
+            }
+        }
+        let mut next = Position { accumulators, ..at.clone() };
+        if last {
+            let bytes = (step + 1) * self.a_step(micro);
+            next.a = self.add_int(at.a, bytes);
+        }
+        for base in &mut next.b {
+            match micro.columns.step {
+                Step::Const(bytes) if last => *base = self.add_int(*base, (step + 1) * bytes),
+                Step::Const(_) => {}
+                Step::Dynamic(bytes) => *base = self.add(*base, bytes),
+            }
+        }
+        next
+    }
+
+    fn row_of_b(&mut self, micro: &Micro, at: &Position, step: i64) -> Vec<Value> {
+        let lanes = self.lanes();
+        let per_panel = self.kernel.tile.nr / lanes;
+        let row = match micro.columns.step {
+            Step::Const(bytes) => step * bytes,
+            Step::Dynamic(_) => 0,
+        };
+        (0..self.vectors(micro.shape))
+            .map(|vector| {
+                let column = ((vector % per_panel) * lanes) as i64 * WORD;
+                let ty = self.operand_type();
+                self.load(ty, at.b[vector / per_panel], row + column)
+            })
+            .collect()
+    }
+
+    /// Vectors of a row of the tile.
+    fn vectors(&self, shape: Shape) -> usize {
+        shape.panels * self.kernel.tile.nr / self.lanes()
+    }
+
+    /// Bytes from one step to the next in A.
+    fn a_step(&self, micro: &Micro) -> i64 {
+        match micro.rows {
+            Rows::Panel(_) => self.kernel.tile.mr as i64 * WORD,
+            Rows::Pointers(_) => WORD,
+        }
+    }
+
+    /// What is multiplied: f32, or pairs of i16 (in one word where there are no vectors).
+    fn operand_type(&self) -> Type {
+        match (self.pairs(), self.cx.target.vectors) {
+            (true, true) => I16X8,
+            (true, false) => I32,
+            (false, _) => self.accumulator_type(),
+        }
+    }
+
+    fn zero(&mut self, ty: Type) -> Value {
+        let lane = match self.pairs() {
+            true => self.ins().iconst(I32, 0),
+            false => self.ins().f32const(0.0),
+        };
+        if ty.is_vector() { self.ins().splat(ty, lane) } else { lane }
+    }
+
+    /// The word at an address, in every lane.
+    fn broadcast(&mut self, address: Value, offset: i64) -> Value {
+        match (self.pairs(), self.cx.target.vectors) {
+            (false, vectors) => {
+                let value = self.load(F32, address, offset);
+                if vectors { self.ins().splat(F32X4, value) } else { value }
+            }
+            (true, vectors) => {
+                let value = self.load(I32, address, offset);
+                if !vectors {
+                    return value;
+                }
+                let value = self.ins().splat(I32X4, value);
+                self.ins().bitcast(I16X8, little(), value)
+            }
+        }
+    }
+
+    /// `sum + a·b`. In f32 one rounding where the machine has the instruction, else two; in integers two terms,
+    /// exact: products of 9-bit values, and their sums wrap as i32 does.
+    fn multiply_add(&mut self, a: Value, b: Value, sum: Value) -> Value {
+        match (self.pairs(), self.cx.target.vectors) {
+            (false, _) if self.cx.target.fma => self.ins().fma(a, b, sum),
+            (false, _) => {
+                let product = self.ins().fmul(a, b);
+                self.ins().fadd(sum, product)
+            }
+            (true, true) => {
+                // The shape that x86 back ends know as PMADDWD.
+                let [a_low, b_low] = [a, b].map(|v| self.ins().swiden_low(v));
+                let low = self.ins().imul(a_low, b_low);
+                let [a_high, b_high] = [a, b].map(|v| self.ins().swiden_high(v));
+                let high = self.ins().imul(a_high, b_high);
+                let products = self.ins().iadd_pairwise(low, high);
+                self.ins().iadd(sum, products)
+            }
+            (true, false) => {
+                let [a_low, b_low] = [a, b].map(|v| {
+                    let low = self.ins().ireduce(I16, v);
+                    self.ins().sextend(I32, low)
+                });
+                let sixteen = self.ins().iconst(I32, 16);
+                let [a_high, b_high] = [a, b].map(|v| self.ins().sshr(v, sixteen));
+                let low = self.ins().imul(a_low, b_low);
+                let high = self.ins().imul(a_high, b_high);
+                let products = self.ins().iadd(low, high);
+                self.ins().iadd(sum, products)
+            }
+        }
+    }
+}
