@@ -1,8 +1,32 @@
-//! stub
+//! Matrix products.
+//!
+//! `MatMul`: numpy's `matmul`. A `[…, M, K]` times B `[…, K, N]` → `[…, M, N]`; the batch dims broadcast. A
+//! one-dimensional A counts as a row, a one-dimensional B as a column, and the added dim is dropped again.
+//! `Gemm`: alpha · A' · B' + beta · C → `[M, N]`, where A' and B' may be transposed and C broadcasts. With
+//! beta = 0, C is not read.
+//!
+//! **Dtypes**: f16, bf16, f32, f64, i32, i64, u32, u64, the same for all; integers wrap.
+//! **Source**: <https://onnx.ai/onnx/operators/onnx__MatMul.html>,
+//! <https://onnx.ai/onnx/operators/onnx__Gemm.html>.
+//! **Opsets**: `MatMul` 1, 9 (integers), 13 (bf16); `Gemm` 1, 6, 7 (numpy broadcasting), 9 (integers), 11 (C
+//! optional), 13 (bf16).
 
+use super::contract::{self, Acc, PANEL};
+use super::dense::{
+    broadcast_strides, filled, is_real, is_wide_int, output_type, require_broadcast_to, same_dtype,
+    strided_offset,
+};
+use super::util::{arity, expect_dtype, known_attrs, optional, required, required_tensor};
 use super::{InferCx, OpDef, OpError};
-use crate::{Attrs, Fact};
-use rabot_tensor::Tensor;
+use crate::{Attr, Attrs, Dim, Fact};
+use half::{bf16, f16};
+use rabot_tensor::{DType, Element, Tensor};
+
+const DTYPES: &str = "f16, bf16, f32, f64, i32, i64, u32 or u64";
+
+fn multiplies(dtype: DType) -> bool {
+    is_real(dtype) || is_wide_int(dtype)
+}
 
 /// `MatMul` (numpy's rules).
 #[derive(Clone, Debug, PartialEq)]
@@ -10,20 +34,138 @@ pub struct MatMul;
 
 impl OpDef for MatMul {
     const NAMES: &'static [&'static str] = &["MatMul"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &[])?;
+        Ok(MatMul)
     }
+
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "MatMul"
     }
+
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        Attrs::new()
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 2, 2)?;
+        let (a, b) = (required(inputs, 0, "A")?, required(inputs, 1, "B")?);
+        expect_dtype(0, a.dtype(), DTYPES, multiplies)?;
+        same_dtype(1, b.dtype(), a.dtype())?;
+        Ok(vec![Fact::of_type(a.dtype(), matmul_shape(a.shape(), b.shape(), cx)?)])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let (dtype, shape) = output_type(self, inputs)?;
+        let (a, b) = (required_tensor(inputs, 0, "A")?, required_tensor(inputs, 1, "B")?);
+        let product = Product::of(a.shape(), b.shape())?;
+        if dtype.is_int() {
+            let mut y = filled(&shape, 0i64)?;
+            product.run(&a.to_i64s(), &b.to_i64s(), |v| v, &mut y);
+            return Ok(vec![Tensor::from_i64s(dtype, &shape, &y)]);
+        }
+        let mut y = filled(&shape, 0.0)?;
+        let a = a.to_f64s();
+        // B, often a large weight, is widened a panel at a time.
+        match dtype {
+            DType::F32 => product.run(&a, &elements::<f32>(b)?, f64::from, &mut y),
+            DType::F16 => product.run(&a, &elements::<f16>(b)?, f64::from, &mut y),
+            DType::BF16 => product.run(&a, &elements::<bf16>(b)?, f64::from, &mut y),
+            _ => product.run(&a, &b.to_f64s(), |v| v, &mut y),
+        }
+        Ok(vec![Tensor::from_f64s(dtype, &shape, &y)])
+    }
+}
+
+fn elements<T: Element>(tensor: &Tensor) -> Result<std::borrow::Cow<'_, [T]>, OpError> {
+    tensor.to_slice::<T>().map_err(|error| OpError::Value(error.to_string()))
+}
+
+/// Shape of the product of arrays of these shapes, by numpy's rules.
+pub(super) fn matmul_shape(a: &[Dim], b: &[Dim], cx: &mut InferCx) -> Result<Vec<Dim>, OpError> {
+    let refused = |why: &str| OpError::Shape(format!("cannot multiply {a:?} by {b:?}: {why}"));
+    let (Some(a_depth), Some(b_last)) = (a.last(), b.last()) else {
+        return Err(refused("a scalar is no matrix"));
+    };
+    let b_depth = if b.len() == 1 { b_last } else { &b[b.len() - 2] };
+    cx.require_equal(a_depth, b_depth).map_err(|_| refused("the inner dims differ"))?;
+    let batch = |shape: &'_ [Dim]| shape[..shape.len().saturating_sub(2)].to_vec();
+    let mut shape = cx.broadcast(&[&batch(a), &batch(b)])?;
+    if a.len() > 1 {
+        shape.push(a[a.len() - 2].clone());
+    }
+    if b.len() > 1 {
+        shape.push(b_last.clone());
+    }
+    Ok(shape)
+}
+
+/// A product of stacks of matrices, in numbers.
+pub(super) struct Product {
+    rows: usize,
+    depth: usize,
+    /// Columns of one matrix of the result.
+    pub(super) columns: usize,
+    batch: Vec<usize>,
+    /// Strides of A and B over the batch dims, in matrices.
+    strides: [Vec<usize>; 2],
+}
+
+impl Product {
+    /// For shapes that [`matmul_shape`] has accepted.
+    pub(super) fn of(a: &[usize], b: &[usize]) -> Result<Self, OpError> {
+        let (a_batch, [rows, depth]) = matrix(a, true);
+        let (b_batch, [_, columns]) = matrix(b, false);
+        let rank = a_batch.len().max(b_batch.len());
+        let dim = |shape: &[usize], at: usize| match (at + shape.len()).checked_sub(rank) {
+            Some(at) => shape[at],
+            None => 1,
+        };
+        let size = |at| if dim(a_batch, at) == 1 { dim(b_batch, at) } else { dim(a_batch, at) };
+        let mut batch: Vec<usize> = (0..rank).map(size).collect();
+        let mut strides = [broadcast_strides(a_batch, &batch), broadcast_strides(b_batch, &batch)];
+        let mut rows = rows;
+        if b_batch.iter().all(|&d| d == 1) {
+            // One B for all: the stack of A is one tall matrix, and B is packed once.
+            rows *= batch.iter().product::<usize>();
+            batch = vec![];
+            strides = [vec![], vec![]];
+        }
+        Ok(Product { rows, depth, columns, batch, strides })
+    }
+
+    /// `y = a · b`, all row-major; `widen` makes a factor of an element of `b`.
+    pub(super) fn run<T: Acc, E: Copy>(&self, a: &[T], b: &[E], widen: impl Fn(E) -> T, y: &mut [T]) {
+        let Product { rows, depth, columns, .. } = *self;
+        for index in 0..self.batch.iter().product() {
+            let [a_at, b_at] = [0, 1].map(|i| strided_offset(index, &self.batch, &self.strides[i]));
+            let a = &a[a_at * rows * depth..][..rows * depth];
+            let b = &b[b_at * depth * columns..][..depth * columns];
+            let y = &mut y[index * rows * columns..][..rows * columns];
+            let pack = |first: usize, panel: &mut [T]| {
+                let width = PANEL.min(columns - first);
+                for (slot, row) in panel.chunks_exact_mut(PANEL).zip(b.chunks_exact(columns)) {
+                    for (slot, &value) in slot.iter_mut().zip(&row[first..first + width]) {
+                        *slot = widen(value);
+                    }
+                }
+            };
+            let store = |row: usize, column: usize, values: &[T]| {
+                y[row * columns + column..][..values.len()].copy_from_slice(values);
+            };
+            contract::multiply(a, [rows, depth, columns], pack, store);
+        }
+    }
+}
+
+/// Batch dims and matrix of a shape; a vector is a row (on the left) or a column.
+fn matrix(shape: &[usize], left: bool) -> (&[usize], [usize; 2]) {
+    match shape {
+        [batch @ .., rows, columns] => (batch, [*rows, *columns]),
+        [len] if left => (&[], [1, *len]),
+        [len] => (&[], [*len, 1]),
+        [] => (&[], [1, 1]),
     }
 }
 
@@ -42,19 +184,129 @@ pub struct Gemm {
 
 impl OpDef for Gemm {
     const NAMES: &'static [&'static str] = &["Gemm"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &["alpha", "beta", "transA", "transB"])?;
+        Ok(Gemm {
+            alpha: attrs.float("alpha", 1.0)?,
+            beta: attrs.float("beta", 1.0)?,
+            trans_a: attrs.int("transA", 0)? != 0,
+            trans_b: attrs.int("transB", 0)? != 0,
+        })
     }
+
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "Gemm"
     }
+
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        let mut attrs = Attrs::new();
+        for (name, value) in [("alpha", self.alpha), ("beta", self.beta)] {
+            if value != 1.0 {
+                attrs.set(name, Attr::Float(value));
+            }
+        }
+        for (name, value) in [("transA", self.trans_a), ("transB", self.trans_b)] {
+            if value {
+                attrs.set(name, Attr::Int(1));
+            }
+        }
+        attrs
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 2, 3)?;
+        let (a, b) = (required(inputs, 0, "A")?, required(inputs, 1, "B")?);
+        expect_dtype(0, a.dtype(), DTYPES, multiplies)?;
+        same_dtype(1, b.dtype(), a.dtype())?;
+        let ([a_rows, a_columns], [b_rows, b_columns]) = (a.shape(), b.shape()) else {
+            return Err(OpError::Shape(format!("A {:?} and B {:?} must be matrices", a.shape(), b.shape())));
+        };
+        let (rows, a_depth) = if self.trans_a { (a_columns, a_rows) } else { (a_rows, a_columns) };
+        let (b_depth, columns) = if self.trans_b { (b_columns, b_rows) } else { (b_rows, b_columns) };
+        cx.require_equal(a_depth, b_depth).map_err(|_| {
+            OpError::Shape(format!("cannot multiply: A' has {a_depth} columns, B' has {b_depth} rows"))
+        })?;
+        let shape = vec![rows.clone(), columns.clone()];
+        if let Some(c) = optional(inputs, 2) {
+            same_dtype(2, c.dtype(), a.dtype())?;
+            require_broadcast_to(cx, "C", c.shape(), &shape)?;
+        }
+        Ok(vec![Fact::of_type(a.dtype(), shape)])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let (dtype, shape) = output_type(self, inputs)?;
+        let (a, b) = (required_tensor(inputs, 0, "A")?, required_tensor(inputs, 1, "B")?);
+        let c = optional(inputs, 2).filter(|_| self.beta != 0.0);
+        let sizes = [shape[0], if self.trans_a { a.shape()[0] } else { a.shape()[1] }, shape[1]];
+        let c_at = |tensor: &Tensor| {
+            let strides = broadcast_strides(tensor.shape(), &shape);
+            let shape = shape.clone();
+            move |index: usize| strided_offset(index, &shape, &strides)
+        };
+        if dtype.is_int() {
+            let mut y = filled(&shape, 0i64)?;
+            self.product(sizes, a.to_i64s(), &b.to_i64s(), |v| v, &mut y);
+            scale_ints(&mut y, self.alpha);
+            if let Some(c) = c {
+                let (mut values, at) = (c.to_i64s(), c_at(c));
+                scale_ints(&mut values, self.beta);
+                y.iter_mut().enumerate().for_each(|(i, y)| *y = y.wrapping_add(values[at(i)]));
+            }
+            return Ok(vec![Tensor::from_i64s(dtype, &shape, &y)]);
+        }
+        let mut y = filled(&shape, 0.0)?;
+        match dtype {
+            DType::F32 => self.product(sizes, a.to_f64s(), &elements::<f32>(b)?, f64::from, &mut y),
+            _ => self.product(sizes, a.to_f64s(), &b.to_f64s(), |v| v, &mut y),
+        }
+        let (alpha, beta) = (f64::from(self.alpha), f64::from(self.beta));
+        y.iter_mut().for_each(|y| *y *= alpha);
+        if let Some(c) = c {
+            let (values, at) = (c.to_f64s(), c_at(c));
+            y.iter_mut().enumerate().for_each(|(i, y)| *y += beta * values[at(i)]);
+        }
+        Ok(vec![Tensor::from_f64s(dtype, &shape, &y)])
+    }
+}
+
+impl Gemm {
+    /// `y = A' · B'`.
+    fn product<T: Acc, E: Copy>(
+        &self,
+        sizes: [usize; 3],
+        a: Vec<T>,
+        b: &[E],
+        widen: impl Fn(E) -> T,
+        y: &mut [T],
+    ) {
+        let [rows, depth, columns] = sizes;
+        let a = if self.trans_a { transposed(&a, depth, rows) } else { a };
+        let [step_depth, step_column] = if self.trans_b { [1, depth] } else { [columns, 1] };
+        let pack = |first: usize, panel: &mut [T]| {
+            let width = PANEL.min(columns - first);
+            for (k, slot) in panel.chunks_exact_mut(PANEL).enumerate() {
+                for (j, slot) in slot[..width].iter_mut().enumerate() {
+                    *slot = widen(b[k * step_depth + (first + j) * step_column]);
+                }
+            }
+        };
+        let store = |row: usize, column: usize, values: &[T]| {
+            y[row * columns + column..][..values.len()].copy_from_slice(values);
+        };
+        contract::multiply(&a, sizes, pack, store);
+    }
+}
+
+/// A row-major matrix with `rows` rows, transposed.
+fn transposed<T: Copy>(a: &[T], rows: usize, columns: usize) -> Vec<T> {
+    (0..columns).flat_map(|c| (0..rows).map(move |r| a[r * columns + c])).collect()
+}
+
+/// Multiplies integers by a float factor; the results truncate toward zero.
+fn scale_ints(values: &mut [i64], factor: f32) {
+    if factor != 1.0 {
+        values.iter_mut().for_each(|v| *v = (*v as f64 * f64::from(factor)) as i64);
     }
 }

@@ -1,9 +1,29 @@
-//! stub
+//! Pooling.
+//!
+//! `MaxPool`, `AveragePool`: X `[N, C, d1, …]` → Y `[N, C, o1, …]`, the maximum or the mean of the elements
+//! under the window. Padding never wins a maximum. A mean divides by the number of data elements under the
+//! window, or, with `count_include_pad`, of taps that lie within data and padding; what `ceil_mode` adds
+//! beyond the padding never counts. `GlobalMaxPool`, `GlobalAveragePool`: the window is the whole plane, and
+//! every spatial dim of Y is 1. A NaN under the window gives NaN. Over no element at all, a maximum is the
+//! lowest value of its dtype, a mean NaN.
+//!
+//! The second output of ONNX's `MaxPool`, the indices, does not exist here, so `storage_order`, which speaks
+//! of nothing else, is read and dropped.
+//!
+//! **Dtypes**: f16, bf16, f32, f64; `MaxPool` i8 and u8 too.
+//! **Source**: <https://onnx.ai/onnx/operators/onnx__MaxPool.html>,
+//! <https://onnx.ai/onnx/operators/onnx__AveragePool.html>,
+//! <https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html>.
+//! **Opsets**: `MaxPool` 1, 8 (indices), 10 (ceil_mode, dilations), 11, 12 (i8, u8), 22 (bf16); `AveragePool`
+//! 1, 7 (count_include_pad), 10 (ceil_mode), 11, 19 (dilations), 22 (bf16); global pools 1, 22 (bf16).
 
-use super::Window;
-use super::{InferCx, OpDef, OpError};
-use crate::{Attrs, Fact};
-use rabot_tensor::Tensor;
+use super::dense::{filled, is_real, output_type};
+use super::util::{arity, expect_dtype, known_attrs, required, required_tensor};
+use super::window::TapTable;
+use super::{Geometry, InferCx, OpDef, OpError, Window};
+use crate::{Attr, Attrs, Dim, Fact};
+use rabot_tensor::{DType, Tensor};
+
 /// What pooling computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolKind {
@@ -24,27 +44,135 @@ pub struct Pool {
     pub ceil_mode: bool,
     /// Averages count padding.
     pub count_include_pad: bool,
-    /// Order of the optional second output of MaxPool, the indices.
-    pub storage_order: i64,
+}
+
+impl Pool {
+    /// The window laid over an input with these spatial dims.
+    ///
+    /// **Errors**: as [`Window::geometry`].
+    pub fn geometry(&self, input: &[Dim]) -> Result<Geometry, OpError> {
+        self.window.geometry(input, &self.window.kernel_shape, self.ceil_mode)
+    }
 }
 
 impl OpDef for Pool {
     const NAMES: &'static [&'static str] = &["MaxPool", "AveragePool"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+
+    fn from_attrs(name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        let kind = if name == "MaxPool" { PoolKind::Max } else { PoolKind::Average };
+        let own = match kind {
+            PoolKind::Max => ["ceil_mode", "storage_order"],
+            PoolKind::Average => ["ceil_mode", "count_include_pad"],
+        };
+        known_attrs(attrs, &[&Window::ATTRS[..], &own].concat())?;
+        let window = Window::from_attrs(attrs)?;
+        if window.kernel_shape.is_empty() {
+            return Err(OpError::MissingAttribute("kernel_shape".to_owned()));
+        }
+        Ok(Pool {
+            kind,
+            window,
+            ceil_mode: attrs.int("ceil_mode", 0)? != 0,
+            count_include_pad: attrs.int("count_include_pad", 0)? != 0,
+        })
     }
+
     fn name(&self) -> &'static str {
-        unimplemented!()
+        match self.kind {
+            PoolKind::Max => "MaxPool",
+            PoolKind::Average => "AveragePool",
+        }
     }
+
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        let mut attrs = Attrs::new();
+        self.window.write(&mut attrs);
+        for (name, value) in [("ceil_mode", self.ceil_mode), ("count_include_pad", self.count_include_pad)] {
+            if value {
+                attrs.set(name, Attr::Int(1));
+            }
+        }
+        attrs
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+
+    fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 1, 1)?;
+        let x = required(inputs, 0, "X")?;
+        check_dtype(self.kind, x.dtype())?;
+        let [batch, channels, spatial @ ..] = x.shape() else { return Err(no_plane(x)) };
+        let mut shape = vec![batch.clone(), channels.clone()];
+        shape.extend(self.geometry(spatial)?.output);
+        Ok(vec![Fact::of_type(x.dtype(), shape)])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let (dtype, shape) = output_type(self, inputs)?;
+        let x = required_tensor(inputs, 0, "X")?;
+        let input = &x.shape()[2..];
+        let dims: Vec<Dim> = input.iter().map(|&d| Dim::from(d)).collect();
+        let geometry = self.geometry(&dims)?;
+        let table = TapTable::forward(&geometry, input)?;
+        let counts = match self.count_include_pad {
+            true => padded_counts(&geometry, input),
+            false => (0..table.positions).map(|p| data_taps(&table, p).count() as f64).collect(),
+        };
+        let plane: usize = input.iter().product();
+        let (values, mut y) = (x.to_f64s(), filled(&shape, 0.0)?);
+        for (channel, y) in y.chunks_exact_mut(table.positions).enumerate() {
+            let x = &values[channel * plane..][..plane];
+            for (position, y) in y.iter_mut().enumerate() {
+                let taken = data_taps(&table, position).map(|offset| x[offset]);
+                *y = match self.kind {
+                    PoolKind::Max => taken.fold(lowest(dtype), larger),
+                    PoolKind::Average => taken.sum::<f64>() / counts[position],
+                };
+            }
+        }
+        Ok(vec![Tensor::from_f64s(dtype, &shape, &y)])
     }
+}
+
+fn data_taps(table: &TapTable, position: usize) -> impl Iterator<Item = usize> + '_ {
+    table.row(position).iter().copied().filter(|&offset| offset != TapTable::OUTSIDE)
+}
+
+/// Taps of each output position that lie within data and padding.
+fn padded_counts(geometry: &Geometry, input: &[usize]) -> Vec<f64> {
+    let mut counts = vec![1.0];
+    for (axis, &size) in input.iter().enumerate() {
+        let pad = |dim: &Dim| dim.as_usize().unwrap_or(0);
+        let end = pad(&geometry.pads_begin[axis]) + size + pad(&geometry.pads_end[axis]);
+        let (stride, dilation) = (geometry.strides[axis], geometry.dilations[axis]);
+        let within = |out: usize| {
+            (0..geometry.kernel[axis]).filter(|tap| out * stride + tap * dilation < end).count() as f64
+        };
+        let here: Vec<f64> = (0..pad(&geometry.output[axis])).map(within).collect();
+        counts = counts.iter().flat_map(|&outer| here.iter().map(move |&inner| outer * inner)).collect();
+    }
+    counts
+}
+
+/// The larger of two numbers; NaN if any is NaN.
+pub(super) fn larger(a: f64, b: f64) -> f64 {
+    if a >= b || a.is_nan() { a } else { b }
+}
+
+/// The maximum over nothing.
+pub(super) fn lowest(dtype: DType) -> f64 {
+    dtype.int_range().map_or(f64::NEG_INFINITY, |(low, _)| low as f64)
+}
+
+fn check_dtype(kind: PoolKind, dtype: DType) -> Result<(), OpError> {
+    match kind {
+        PoolKind::Max => expect_dtype(0, dtype, "f16, bf16, f32, f64, i8 or u8", |d| {
+            is_real(d) || matches!(d, DType::I8 | DType::U8)
+        }),
+        PoolKind::Average => expect_dtype(0, dtype, "f16, bf16, f32 or f64", is_real),
+    }
+}
+
+fn no_plane(x: &Fact) -> OpError {
+    OpError::Shape(format!("X is {}, expected batch, channels and spatial axes", x.ty))
 }
 
 /// Pooling over all spatial axes.
@@ -56,19 +184,45 @@ pub struct GlobalPool {
 
 impl OpDef for GlobalPool {
     const NAMES: &'static [&'static str] = &["GlobalMaxPool", "GlobalAveragePool"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+
+    fn from_attrs(name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &[])?;
+        Ok(GlobalPool { kind: if name == "GlobalMaxPool" { PoolKind::Max } else { PoolKind::Average } })
     }
+
     fn name(&self) -> &'static str {
-        unimplemented!()
+        match self.kind {
+            PoolKind::Max => "GlobalMaxPool",
+            PoolKind::Average => "GlobalAveragePool",
+        }
     }
+
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        Attrs::new()
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+
+    fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 1, 1)?;
+        let x = required(inputs, 0, "X")?;
+        expect_dtype(0, x.dtype(), "f16, bf16, f32 or f64", is_real)?;
+        let [batch, channels, spatial @ ..] = x.shape() else { return Err(no_plane(x)) };
+        let mut shape = vec![batch.clone(), channels.clone()];
+        shape.extend(spatial.iter().map(|_| Dim::from(1)));
+        Ok(vec![Fact::of_type(x.dtype(), shape)])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let (dtype, shape) = output_type(self, inputs)?;
+        let x = required_tensor(inputs, 0, "X")?;
+        let plane: usize = x.shape()[2..].iter().product();
+        let (values, mut y) = (x.to_f64s(), filled(&shape, 0.0)?);
+        for (channel, y) in y.iter_mut().enumerate() {
+            let x = values[channel * plane..][..plane].iter().copied();
+            *y = match self.kind {
+                PoolKind::Max => x.fold(f64::NEG_INFINITY, larger),
+                PoolKind::Average => x.sum::<f64>() / plane as f64,
+            };
+        }
+        Ok(vec![Tensor::from_f64s(dtype, &shape, &y)])
     }
 }

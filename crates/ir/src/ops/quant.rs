@@ -1,10 +1,29 @@
-//! stub
+//! Quantization and its inverse.
+//!
+//! `QuantizeLinear`: x, y_scale, optional y_zero_point →
+//! y = saturate(rint(x / y_scale) + y_zero_point). The quotient is taken in f32 (f16 and bf16 operands are
+//! widened, an i32 rounds to f32), rounded half to even; the zero point is added as an integer, then the sum
+//! is clamped to the range of the result. NaN gives the zero point.
+//! `DequantizeLinear`: x, x_scale, optional x_zero_point → y = f32(x − x_zero_point) · x_scale: the exact
+//! integer difference rounded to f32, one f32 product, rounded to the dtype of the scale.
+//!
+//! **Shapes**: the result has the shape of x. Scale and zero point have the same shape: one element (per
+//! tensor); `[D]` for the axis of size D (per axis); or, with `block_size` B > 0, that of x with ⌈D / B⌉ on the
+//! axis (blocked).
+//! **Dtypes**: x of `QuantizeLinear` f16, bf16, f32 or i32; quantized i4, u4, i8, u8, i16, u16, and for
+//! `DequantizeLinear` i32; scales f16, bf16 or f32. The 8-bit floats are not supported.
+//! **Source**: <https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html>,
+//! <https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html>.
+//! **Opsets**: 10, 13 (per axis), 19 (8-bit floats, f16), 21 (blocks, 4 and 16 bits, `output_dtype`), 23
+//! (`precision`; `output_dtype` of `DequantizeLinear`; only their defaults are accepted), 24, 25.
 
-use super::Window;
+use super::dense::output_type;
+use super::util::{
+    arity, dtype_attr, expect_dtype, known_attrs, normalize_axis, optional, required, required_tensor,
+};
 use super::{InferCx, OpDef, OpError};
-use crate::{Attrs, Fact};
-use rabot_tensor::DType;
-use rabot_tensor::Tensor;
+use crate::{Attr, Attrs, Dim, Fact};
+use rabot_tensor::{DType, Tensor};
 
 /// `QuantizeLinear`: operands x, y_scale, optional y_zero_point.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,21 +40,82 @@ pub struct QuantizeLinear {
 
 impl OpDef for QuantizeLinear {
     const NAMES: &'static [&'static str] = &["QuantizeLinear"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &["axis", "block_size", "saturate", "output_dtype", "precision"])?;
+        refuse_unless_default(attrs, "precision")?;
+        let output_dtype = match attrs.get("output_dtype") {
+            // ONNX's code for "as the zero point".
+            Some(Attr::Int(0)) => None,
+            _ => dtype_attr(attrs, "output_dtype")?,
+        };
+        Ok(QuantizeLinear {
+            axis: attrs.int("axis", 1)?,
+            block_size: block_size(attrs)?,
+            saturate: attrs.int("saturate", 1)? != 0,
+            output_dtype,
+        })
     }
+
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "QuantizeLinear"
     }
+
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        let mut attrs = parameter_attrs(self.axis, self.block_size);
+        if !self.saturate {
+            attrs.set("saturate", Attr::Int(0));
+        }
+        if let Some(dtype) = self.output_dtype {
+            attrs.set("output_dtype", Attr::Str(dtype.name().to_owned()));
+        }
+        attrs
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 2, 3)?;
+        let (x, scale) = (required(inputs, 0, "x")?, required(inputs, 1, "y_scale")?);
+        let zero = optional(inputs, 2);
+        expect_dtype(0, x.dtype(), "f16, bf16, f32 or i32", |d| is_scale(d) || d == DType::I32)?;
+        let dtype = zero.map(Fact::dtype).or(self.output_dtype).unwrap_or(DType::U8);
+        if !is_quantized(dtype) {
+            return Err(OpError::Unsupported(format!("quantization to {dtype}")));
+        }
+        if let Some(asked) = self.output_dtype.filter(|&asked| asked != dtype) {
+            return Err(OpError::Attribute {
+                name: "output_dtype".to_owned(),
+                value: asked.to_string(),
+                reason: format!("the zero point is {dtype}"),
+            });
+        }
+        check_parameters(cx, x, scale, zero, self.axis, self.block_size)?;
+        Ok(vec![Fact::of_type(dtype, x.shape())])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let (dtype, shape) = output_type(self, inputs)?;
+        let x = required_tensor(inputs, 0, "x")?.to_f64s();
+        let scale = required_tensor(inputs, 1, "y_scale")?;
+        let at = ParameterIndex::new(scale, &shape, self.axis, self.block_size)?;
+        let scale = scale.to_f64s();
+        let zero = optional(inputs, 2).map_or_else(|| vec![0; scale.len()], Tensor::to_i64s);
+        let values: Vec<i64> = x
+            .iter()
+            .enumerate()
+            .map(|(i, &x)| {
+                let p = at.of(i);
+                saturate(x as f32 / scale[p] as f32, zero[p], dtype)
+            })
+            .collect();
+        Ok(vec![Tensor::from_i64s(dtype, &shape, &values)])
     }
+}
+
+/// `clamp(rint(value) + zero)`; NaN gives the zero point.
+pub(super) fn saturate(value: f32, zero: i64, dtype: DType) -> i64 {
+    let (low, high) = dtype.int_range().unwrap_or_default();
+    let sum = (value.round_ties_even() as i64).saturating_add(zero);
+    sum.clamp(low as i64, high as i64)
 }
 
 /// `DequantizeLinear`: operands x, x_scale, optional x_zero_point.
@@ -49,70 +129,165 @@ pub struct DequantizeLinear {
 
 impl OpDef for DequantizeLinear {
     const NAMES: &'static [&'static str] = &["DequantizeLinear"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+
+    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+        known_attrs(attrs, &["axis", "block_size", "output_dtype"])?;
+        refuse_unless_default(attrs, "output_dtype")?;
+        Ok(DequantizeLinear { axis: attrs.int("axis", 1)?, block_size: block_size(attrs)? })
     }
+
     fn name(&self) -> &'static str {
-        unimplemented!()
+        "DequantizeLinear"
     }
+
     fn attrs(&self) -> Attrs {
-        unimplemented!()
+        parameter_attrs(self.axis, self.block_size)
     }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
+
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+        arity(inputs, 2, 3)?;
+        let (x, scale) = (required(inputs, 0, "x")?, required(inputs, 1, "x_scale")?);
+        let zero = optional(inputs, 2);
+        expect_dtype(0, x.dtype(), "i4, u4, i8, u8, i16, u16 or i32", |d| {
+            is_quantized(d) || d == DType::I32
+        })?;
+        if let Some(zero) = zero {
+            super::dense::same_dtype(2, zero.dtype(), x.dtype())?;
+        }
+        check_parameters(cx, x, scale, zero, self.axis, self.block_size)?;
+        Ok(vec![Fact::of_type(scale.dtype(), x.shape())])
     }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+
+    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
+        let (dtype, shape) = output_type(self, inputs)?;
+        let x = required_tensor(inputs, 0, "x")?.to_i64s();
+        let scale = required_tensor(inputs, 1, "x_scale")?;
+        let at = ParameterIndex::new(scale, &shape, self.axis, self.block_size)?;
+        let scale = scale.to_f64s();
+        let zero = optional(inputs, 2).map_or_else(|| vec![0; scale.len()], Tensor::to_i64s);
+        let values: Vec<f64> = x
+            .iter()
+            .enumerate()
+            .map(|(i, &x)| {
+                let p = at.of(i);
+                f64::from((x - zero[p]) as f32 * scale[p] as f32)
+            })
+            .collect();
+        Ok(vec![Tensor::from_f64s(dtype, &shape, &values)])
     }
 }
 
-/// `QLinearConv`: operands x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, optional B (i32).
-#[derive(Clone, Debug, PartialEq)]
-pub struct QLinearConv {
-    /// Geometry.
-    pub window: Window,
-    /// Number of groups.
-    pub group: usize,
+fn is_quantized(dtype: DType) -> bool {
+    matches!(dtype, DType::I4 | DType::U4 | DType::I8 | DType::U8 | DType::I16 | DType::U16)
 }
 
-impl OpDef for QLinearConv {
-    const NAMES: &'static [&'static str] = &["QLinearConv"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+fn is_scale(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16 | DType::F32)
+}
+
+fn parameter_attrs(axis: i64, block_size: usize) -> Attrs {
+    let mut attrs = Attrs::new().with("axis", Attr::Int(axis));
+    if block_size != 0 {
+        attrs.set("block_size", Attr::Int(block_size as i64));
     }
-    fn name(&self) -> &'static str {
-        unimplemented!()
-    }
-    fn attrs(&self) -> Attrs {
-        unimplemented!()
-    }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
-    }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+    attrs
+}
+
+fn block_size(attrs: &Attrs) -> Result<usize, OpError> {
+    let value = attrs.int("block_size", 0)?;
+    usize::try_from(value).map_err(|_| OpError::Attribute {
+        name: "block_size".to_owned(),
+        value: value.to_string(),
+        reason: "expected 0 or more".to_owned(),
+    })
+}
+
+fn refuse_unless_default(attrs: &Attrs, name: &str) -> Result<(), OpError> {
+    match attrs.get(name) {
+        None | Some(Attr::Int(0)) => Ok(()),
+        Some(value) => Err(OpError::Attribute {
+            name: name.to_owned(),
+            value: format!("{value:?}"),
+            reason: "only the default, 0, is supported".to_owned(),
+        }),
     }
 }
 
-/// `QLinearMatMul`: operands a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point, and rabot's optional bias (i32, per column).
-#[derive(Clone, Debug, PartialEq)]
-pub struct QLinearMatMul;
+/// Checks dtype and shapes of scale and zero point against the quantized tensor.
+fn check_parameters(
+    cx: &mut InferCx,
+    x: &Fact,
+    scale: &Fact,
+    zero: Option<&Fact>,
+    axis: i64,
+    block_size: usize,
+) -> Result<(), OpError> {
+    expect_dtype(1, scale.dtype(), "f16, bf16 or f32", is_scale)?;
+    let refused = || OpError::Shape(format!("scale {} does not fit x {}", scale.ty, x.ty));
+    let expected: Vec<Dim> = match scale.shape() {
+        _ if block_size > 0 => {
+            let axis = normalize_axis(axis, x.rank())?;
+            let mut shape = x.shape().to_vec();
+            shape[axis] = shape[axis].ceil_div(&Dim::from(block_size));
+            shape
+        }
+        [] => vec![],
+        [dim] if dim.is(1) => vec![Dim::from(1)],
+        [_] => vec![x.shape()[normalize_axis(axis, x.rank())?].clone()],
+        _ => return Err(refused()),
+    };
+    if scale.rank() != expected.len() {
+        return Err(refused());
+    }
+    for (dim, expected) in scale.shape().iter().zip(&expected) {
+        cx.require_equal(dim, expected).map_err(|_| refused())?;
+    }
+    let Some(zero) = zero else { return Ok(()) };
+    let refused = || OpError::Shape(format!("zero point {} does not fit scale {}", zero.ty, scale.ty));
+    let single = |fact: &Fact| fact.shape().iter().all(|d| d.is(1));
+    if single(zero) && single(scale) {
+        return Ok(());
+    }
+    if zero.rank() != scale.rank() {
+        return Err(refused());
+    }
+    for (a, b) in zero.shape().iter().zip(scale.shape()) {
+        cx.require_equal(a, b).map_err(|_| refused())?;
+    }
+    Ok(())
+}
 
-impl OpDef for QLinearMatMul {
-    const NAMES: &'static [&'static str] = &["QLinearMatMul"];
-    fn from_attrs(_name: &str, _attrs: &Attrs) -> Result<Self, OpError> {
-        unimplemented!()
+/// Which parameter belongs to an element.
+struct ParameterIndex {
+    /// Elements per step along the axis.
+    inner: usize,
+    /// Size of the axis.
+    size: usize,
+    /// Elements along the axis that share a parameter.
+    block: usize,
+    /// Parameters along the axis; 1 where there is one for the tensor.
+    count: usize,
+    /// Whether parameters differ across the other axes too.
+    blocked: bool,
+}
+
+impl ParameterIndex {
+    fn new(scale: &Tensor, shape: &[usize], axis: i64, block_size: usize) -> Result<Self, OpError> {
+        if block_size == 0 && scale.len() == 1 {
+            return Ok(ParameterIndex { inner: 1, size: 1, block: 1, count: 1, blocked: false });
+        }
+        let axis = normalize_axis(axis, shape.len())?;
+        let (inner, size) = (shape[axis + 1..].iter().product(), shape[axis]);
+        let block = block_size.max(1);
+        Ok(ParameterIndex { inner, size, block, count: size.div_ceil(block), blocked: block_size > 0 })
     }
-    fn name(&self) -> &'static str {
-        unimplemented!()
-    }
-    fn attrs(&self) -> Attrs {
-        unimplemented!()
-    }
-    fn infer(&self, _inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        unimplemented!()
-    }
-    fn eval(&self, _inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        unimplemented!()
+
+    fn of(&self, element: usize) -> usize {
+        let at = element / self.inner % self.size / self.block;
+        if !self.blocked {
+            return at;
+        }
+        let outer = element / self.inner / self.size;
+        (outer * self.count + at) * self.inner + element % self.inner
     }
 }
