@@ -41,8 +41,9 @@ pub enum PadMode {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slice;
 
-/// A value that stands for "to the end" whatever the dim is: exporters write `i32::MAX` or `i64::MAX`.
-const TO_THE_END: i64 = i32::MAX as i64;
+/// A value that stands for "to the end" whatever the dim is: exporters write `i32::MAX`, `i64::MAX`, or, as JAX's
+/// does, a billion. So a symbolic dim is taken to be less than this.
+const TO_THE_END: i64 = 1_000_000_000;
 
 /// A slice bound, counted from the front but not clamped; `None` if its sign is not known.
 fn from_front(bound: &Dim, dim: &Dim) -> Option<Dim> {
