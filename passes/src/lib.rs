@@ -1,1 +1,12 @@
-//! (to be written)
+//! The passes of rabot, one file each, and the pipelines made of them.
+
+#![forbid(unsafe_code)]
+
+pub mod canonicalize;
+pub mod fuse;
+mod registry;
+
+#[cfg(test)]
+mod check;
+
+pub use registry::{DEFAULT_PIPELINE, PASSES, default_pipeline, pipeline};

@@ -398,7 +398,10 @@ impl Graph {
         Ok(())
     }
 
-    fn refresh_node(&mut self, id: NodeId) -> Result<(), GraphError> {
+    /// Infers the types of one node again; those of its operands must be right.
+    ///
+    /// **Errors**: the op refuses its operands.
+    pub fn refresh_node(&mut self, id: NodeId) -> Result<(), GraphError> {
         if matches!(self.node(id).op, Op::Input) {
             return Ok(());
         }

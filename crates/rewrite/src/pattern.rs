@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `?x` | any value; the same name twice must be the same value |
 //! | `#w` | a value whose contents are constant |
+//! | `_a` | any value; binds nothing |
 //! | `0.5` | a one-element constant of this value, to f32 precision |
 //! | `Op(p, …)` | output 0 of a node of this op whose operands match; there must be no further operands |
 //! | `A\|B(…)` | a node of one of these ops |
@@ -170,7 +171,9 @@ fn matches(term: &Term, graph: &Graph, value: Value, state: Match) -> Vec<Match>
             if *constant && graph.constant(value).is_none() {
                 return Vec::new();
             }
-            bind(state, name, Some(value)).into_iter().collect()
+            let binds = !name.starts_with('_');
+            let state = if binds { bind(state, name, Some(value)) } else { Some(state) };
+            state.into_iter().collect()
         }
         Term::Number(expected) => {
             let tensor = graph.constant(value).filter(|t| t.len() == 1);
@@ -267,6 +270,10 @@ impl Parser<'_> {
     }
 
     fn term(&mut self) -> Result<Term, PatternError> {
+        self.spaces();
+        if self.rest().starts_with('_') {
+            return Ok(Term::Any { name: self.word("a name")?, constant: false });
+        }
         for (symbol, constant) in [('?', false), ('#', true)] {
             if self.eat(symbol) {
                 return Ok(Term::Any { name: self.word("a name")?, constant });

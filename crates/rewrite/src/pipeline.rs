@@ -98,6 +98,7 @@ impl Pipeline {
                 at += close + 1;
             }
             pipeline.passes.push((info.make)(&options)?);
+            at = text.len() - rest(at).trim_start().len();
             if at < text.len() {
                 if !rest(at).starts_with(',') || rest(at + 1).trim().is_empty() {
                     return Err(error(at, "`,` and a pass, or the end"));
@@ -155,10 +156,8 @@ fn find<'a>(name: &str, registry: &'a [PassInfo]) -> Result<&'a PassInfo, Pipeli
 }
 
 fn verify(graph: &Graph, when: impl Fn() -> String) -> Result<(), PassError> {
-    match graph.topological() {
-        Ok(_) => Ok(()),
-        Err(errors) => Err(PassError::Verify { when: when(), errors: errors.to_string() }),
-    }
+    rabot_ir::verify::verify(graph)
+        .map_err(|errors| PassError::Verify { when: when(), errors: errors.to_string() })
 }
 
 impl fmt::Display for Pipeline {

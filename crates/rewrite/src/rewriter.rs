@@ -6,7 +6,7 @@
 
 use crate::pass::{PassError, Report};
 use crate::pattern::{Match, Pattern, PatternError};
-use rabot_ir::{Fact, Graph, GraphError, Node, NodeId, Op, Value};
+use rabot_ir::{Dim, Fact, Graph, GraphError, Node, NodeId, Op, Value};
 use rabot_tensor::Tensor;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use std::sync::Arc;
 pub struct RuleInfo {
     /// Name in reports: `conv-batch-norm`.
     pub name: &'static str,
-    /// What it replaces, as [`Pattern`] text.
-    pub lhs: &'static str,
-    /// The names bound in `lhs` that `apply` reads. Names that start with `_` may be left out.
+    /// What it replaces, as [`Pattern`] texts; the first that matches counts.
+    pub lhs: &'static [&'static str],
+    /// The names bound in each `lhs` that `apply` reads.
     pub uses: &'static [&'static str],
     /// Checks what the pattern cannot say and builds the replacement.
     pub apply: Apply,
@@ -170,7 +170,7 @@ pub fn remove_dead(graph: &mut Graph, node: NodeId) {
 #[derive(Debug)]
 struct Rule {
     name: &'static str,
-    pattern: Pattern,
+    patterns: Vec<Pattern>,
     apply: Apply,
 }
 
@@ -185,9 +185,10 @@ impl Rules {
     pub fn new(table: &[RuleInfo]) -> Result<Self, PatternError> {
         let mut rules = Vec::with_capacity(table.len());
         for info in table {
-            let pattern = Pattern::parse(info.lhs)?;
-            pattern.check_uses(info.uses)?;
-            rules.push(Rule { name: info.name, pattern, apply: info.apply });
+            let patterns: Result<Vec<Pattern>, _> = info.lhs.iter().map(|lhs| Pattern::parse(lhs)).collect();
+            let patterns = patterns?;
+            patterns.iter().try_for_each(|pattern| pattern.check_uses(info.uses))?;
+            rules.push(Rule { name: info.name, patterns, apply: info.apply });
         }
         Ok(Rules(rules))
     }
@@ -236,7 +237,8 @@ impl Rules {
     /// Applies the first rule that fits; notes those that match but do not apply.
     fn try_node(&self, graph: &mut Graph, names: &mut HashSet<Arc<str>>, id: NodeId, report: &mut Report) {
         for rule in &self.0 {
-            let Some(found) = rule.pattern.find(graph, id) else { continue };
+            let found = rule.patterns.iter().find_map(|pattern| pattern.find(graph, id));
+            let Some(found) = found else { continue };
             let name = graph.node(id).name.clone();
             match apply(rule, graph, names, &found) {
                 Ok(detail) => {
@@ -335,11 +337,11 @@ fn check_interior(graph: &Graph, found: &Match, added: &[NodeId]) -> Result<(), 
     Ok(())
 }
 
-/// Refuses a replacement of another type. Dims that only running the model tells may have other names.
+/// Refuses a replacement of another type. A dim that only running the new node tells has a new name and may differ.
 fn check_type(graph: &Graph, old: Value, new: Value) -> Result<(), Skip> {
+    let fresh = format!("{}.", graph.node(new.node).name);
     let (old, new) = (&graph.fact(old).ty, &graph.fact(new).ty);
-    let fits =
-        |(a, b): (&rabot_ir::Dim, &rabot_ir::Dim)| (a.clone() - b.clone()).as_const().is_none_or(|d| d == 0);
+    let fits = |(a, b): (&Dim, &Dim)| a == b || b.as_symbol().is_some_and(|name| name.starts_with(&fresh));
     if old.dtype == new.dtype && old.rank() == new.rank() && old.shape.iter().zip(&new.shape).all(fits) {
         return Ok(());
     }
@@ -373,7 +375,7 @@ mod tests {
 
     const DOUBLE_NEG: RuleInfo = RuleInfo {
         name: "double-neg",
-        lhs: "Neg(Neg(?x))",
+        lhs: &["Neg(Neg(?x))"],
         uses: &["x"],
         apply: |rewriter, found| rewriter.value(found, "x"),
     };
@@ -401,7 +403,7 @@ mod tests {
     fn the_replacement_keeps_name_and_sources() {
         let rule = RuleInfo {
             name: "abs",
-            lhs: "Relu(Neg(?x))",
+            lhs: &["Relu(Neg(?x))"],
             uses: &["x"],
             apply: |rewriter, found| {
                 let x = rewriter.value(found, "x")?;
@@ -423,7 +425,7 @@ mod tests {
         let rules = [
             RuleInfo {
                 name: "to-sin",
-                lhs: "Cos(?x)",
+                lhs: &["Cos(?x)"],
                 uses: &["x"],
                 apply: |rewriter, found| {
                     let x = rewriter.value(found, "x")?;
@@ -432,7 +434,7 @@ mod tests {
             },
             RuleInfo {
                 name: "to-cos",
-                lhs: "Sin|Neg(?x)",
+                lhs: &["Sin|Neg(?x)"],
                 uses: &["x"],
                 apply: |rewriter, found| {
                     let x = rewriter.value(found, "x")?;

@@ -1,0 +1,151 @@
+//! `dce`: removes what no output needs.
+//!
+//! Also outside the reach of every other pass: operands that neither branch of a conditional reads.
+//!
+//! ```text
+//! model "g"
+//! input %0 "x" : f32[2]
+//! %1 = Relu(%0)
+//! %2 = Neg(%0)
+//! output "y" = %1
+//! ; becomes
+//! model "g"
+//! input %0 "x" : f32[2]
+//! %1 = Relu(%0)
+//! output "y" = %1
+//! ```
+
+use rabot_ir::{Graph, GraphError, NodeId, Op, Value};
+use rabot_rewrite::{Exactness, Pass, PassCx, PassError, PassInfo, Report, edit_branches};
+
+/// The pass in the registry.
+pub const INFO: PassInfo = PassInfo { name: "dce", options: &[], make: |_| Ok(Box::new(Dce)) };
+
+/// Removes what no output needs.
+#[derive(Clone, Debug)]
+pub struct Dce;
+
+impl Pass for Dce {
+    fn name(&self) -> &'static str {
+        "dce"
+    }
+
+    fn summary(&self) -> &'static str {
+        "remove what no output needs"
+    }
+
+    fn exactness(&self) -> Exactness {
+        Exactness::Bitwise
+    }
+
+    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+        let mut report = Report::default();
+        remove(graph, &mut report)?;
+        Ok(report)
+    }
+}
+
+fn remove(graph: &mut Graph, report: &mut Report) -> Result<(), PassError> {
+    let error = |error| PassError::Graph { pass: "dce", error };
+    for node in graph.remove_unused() {
+        report.apply("unused", node.name, node.op.name());
+    }
+    edit_branches("dce", graph, &mut |branch| {
+        let before = report.applied.len();
+        remove(branch, report)?;
+        Ok(report.applied.len() > before)
+    })?;
+    let ids: Vec<NodeId> = graph.node_ids().collect();
+    for id in ids {
+        drop_captures(graph, id, report).map_err(error)?;
+    }
+    // What only a dropped capture used is unused now.
+    for node in graph.remove_unused() {
+        report.apply("unused", node.name, node.op.name());
+    }
+    Ok(())
+}
+
+/// Removes the captured operands of a conditional that neither branch reads.
+fn drop_captures(graph: &mut Graph, id: NodeId, report: &mut Report) -> Result<(), GraphError> {
+    let Op::If(op) = &graph.node(id).op else { return Ok(()) };
+    let mut op = op.clone();
+    let used = |branch: &Graph, at: usize| {
+        branch.inputs().get(at).is_none_or(|&node| branch.use_count(Value { node, slot: 0 }) > 0)
+    };
+    let count = graph.node(id).inputs.len().saturating_sub(1);
+    let unused: Vec<usize> =
+        (0..count).filter(|&at| !used(&op.then_branch, at) && !used(&op.else_branch, at)).collect();
+    if unused.is_empty() {
+        return Ok(());
+    }
+    for &at in unused.iter().rev() {
+        for branch in [&mut op.then_branch, &mut op.else_branch] {
+            let input = branch.inputs()[at];
+            branch.remove_node(input);
+        }
+    }
+    let old = graph.node(id).clone();
+    let kept = old.inputs.iter().enumerate().filter(|(slot, _)| *slot == 0 || !unused.contains(&(slot - 1)));
+    let inputs = kept.map(|(_, input)| *input).collect();
+    let new = graph.add_node(Op::If(op), inputs, &old.name, old.sources.clone())?;
+    for slot in 0..old.outputs.len() as u32 {
+        graph.replace_value(Value { node: id, slot }, Value { node: new, slot });
+    }
+    graph.remove_node(id);
+    graph.annotate(new, |node| {
+        for (output, old) in node.outputs.iter_mut().zip(&old.outputs) {
+            output.name = old.name.clone();
+        }
+    });
+    report.apply("unread-capture", old.name, format!("{} operands", unused.len()));
+    graph.refresh()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{becomes, example};
+
+    #[test]
+    fn header_example() {
+        example(&Dce, include_str!("dce.rs"));
+    }
+
+    #[test]
+    fn captures_that_no_branch_reads_go() {
+        becomes(
+            &Dce,
+            r#"model "g"
+            input %0 "c" : bool[1]
+            input %1 "x" : f32[2]
+            %2 = Relu(%1)
+            %3 = Neg(%1)
+            %4 = If(%0, %2, %3) then "t" {
+                input %0 "a" : f32[2]
+                input %1 "b" : f32[2]
+                %2 = Abs(%0)
+                output "o" = %1
+            } else "e" {
+                input %0 "a" : f32[2]
+                input %1 "b" : f32[2]
+                %2 = Abs(%1)
+                output "o" = %2
+            }
+            output "y" = %4"#,
+            r#"model "g"
+            input %0 "c" : bool[1]
+            input %1 "x" : f32[2]
+            %2 = Neg(%1)
+            %3 = If(%0, %2) then "t" {
+                input %0 "b" : f32[2]
+                output "o" = %0
+            } else "e" {
+                input %0 "b" : f32[2]
+                %1 = Abs(%0)
+                output "o" = %1
+            }
+            output "y" = %3"#,
+        );
+    }
+}

@@ -1,0 +1,368 @@
+//! `fold`: evaluates at compile time what does not depend on inputs.
+//!
+//! Constants are computed by the interpreter, so folding cannot change a bit. Shape arithmetic whose result
+//! inference knows becomes a constant, a conditional whose condition is known becomes its branch.
+//!
+//! ```text
+//! model "g"
+//! input %0 "x" : f32[n,2]
+//! %1 = Constant [1.0, 2.0] : f32[2]
+//! %2 = Constant [4.0] : f32[1]
+//! %3 = Mul(%1, %2)
+//! %4 = Add(%0, %3)
+//! output "y" = %4
+//! ; becomes
+//! model "g"
+//! input %0 "x" : f32[n,2]
+//! %1 = Constant [4.0, 8.0] : f32[2]
+//! %2 = Add(%0, %1)
+//! output "y" = %2
+//! ```
+
+use rabot_ir::ops::If;
+use rabot_ir::{Fact, Graph, GraphError, NodeId, Op, Value};
+use rabot_rewrite::{
+    Exactness, OptionError, OptionInfo, Options, Pass, PassCx, PassError, PassInfo, Report, edit_branches,
+    print_options, remove_dead, taken_names, unique_name,
+};
+use rabot_tensor::Tensor;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// Constants may grow by this much in one fold: tables of positions and masks are worth it, broadcast weights are not.
+const MAX_GROWTH_BYTES: u64 = 4 << 20;
+
+const OPTIONS: &[OptionInfo] = &[OptionInfo {
+    name: "max_bytes",
+    default: "1073741824",
+    summary: "most bytes of constants that ConstantOfShape may make, all together",
+}];
+
+/// The pass in the registry.
+pub const INFO: PassInfo = PassInfo { name: "fold", options: OPTIONS, make };
+
+fn make(options: &Options) -> Result<Box<dyn Pass>, OptionError> {
+    Ok(Box::new(Fold { max_bytes: options.get("max_bytes")? }))
+}
+
+/// Evaluates at compile time what does not depend on inputs.
+#[derive(Clone, Debug)]
+pub struct Fold {
+    /// Most bytes of constants that `ConstantOfShape` may make, all together: models without weights hold them so.
+    pub max_bytes: u64,
+}
+
+impl Default for Fold {
+    fn default() -> Self {
+        Fold { max_bytes: 1 << 30 }
+    }
+}
+
+impl Pass for Fold {
+    fn name(&self) -> &'static str {
+        "fold"
+    }
+
+    fn summary(&self) -> &'static str {
+        "evaluate what does not depend on inputs: constants, known shapes, conditionals with a known condition"
+    }
+
+    fn exactness(&self) -> Exactness {
+        Exactness::Bitwise
+    }
+
+    fn options(&self) -> String {
+        print_options(OPTIONS, &[("max_bytes", self.max_bytes.to_string())])
+    }
+
+    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+        let mut report = Report::default();
+        let mut budget = self.max_bytes;
+        fold(graph, &mut budget, &mut report)?;
+        Ok(report)
+    }
+}
+
+/// Why a node stays, or that it has gone.
+enum Outcome {
+    Folded,
+    Kept,
+    Skipped(String),
+}
+
+fn fold(graph: &mut Graph, budget: &mut u64, report: &mut Report) -> Result<(), PassError> {
+    let error = |error| PassError::Graph { pass: "fold", error };
+    let mut names = taken_names(graph);
+    for id in graph.topological().map_err(error)? {
+        // An earlier fold may have removed it with the last of its users.
+        if !graph.contains(id) || matches!(graph.node(id).op, Op::Input | Op::Constant(_)) {
+            continue;
+        }
+        graph.refresh_node(id).map_err(error)?;
+        let name = graph.node(id).name.clone();
+        let rule = if matches!(graph.node(id).op, Op::If(_)) { "known-condition" } else { "constant" };
+        let op = graph.node(id).op.name();
+        let outcome = match rule {
+            "known-condition" => inline_branch(graph, &mut names, id).map_err(error)?,
+            _ => fold_node(graph, id, budget),
+        };
+        match outcome {
+            Outcome::Folded => report.apply(rule, name, op),
+            Outcome::Skipped(reason) => report.skip(rule, name, reason),
+            Outcome::Kept => {}
+        }
+    }
+    edit_branches("fold", graph, &mut |branch| {
+        let before = report.applied.len();
+        fold(branch, budget, report)?;
+        Ok(report.applied.len() > before)
+    })?;
+    // What was inlined has types of its own, and a constant says more than the value it stands for.
+    graph.refresh().map_err(error)
+}
+
+fn fold_node(graph: &mut Graph, id: NodeId, budget: &mut u64) -> Outcome {
+    let facts: Vec<Fact> = graph.node(id).outputs.iter().map(|o| o.fact.clone()).collect();
+    let known: Option<Vec<Tensor>> = facts.iter().map(contents).collect();
+    let tensors = match known {
+        Some(tensors) => tensors,
+        None => match evaluate(graph, id, &facts, budget) {
+            Ok(Some(tensors)) => tensors,
+            Ok(None) => return Outcome::Kept,
+            Err(reason) => return Outcome::Skipped(reason),
+        },
+    };
+    become_constants(graph, id, tensors);
+    Outcome::Folded
+}
+
+/// The contents of a value, if all are known.
+fn contents(fact: &Fact) -> Option<Tensor> {
+    if let Some(tensor) = &fact.constant {
+        return Some(tensor.clone());
+    }
+    let ints: Vec<i64> = fact.elements.as_ref()?.iter().map(|dim| dim.as_const()).collect::<Option<_>>()?;
+    Some(Tensor::from_i64s(fact.dtype(), &fact.ty.static_shape()?, &ints))
+}
+
+/// The outputs of a node whose operands are all known; `None` if one is not. The error says why it is not evaluated.
+fn evaluate(
+    graph: &Graph,
+    id: NodeId,
+    facts: &[Fact],
+    budget: &mut u64,
+) -> Result<Option<Vec<Tensor>>, String> {
+    let node = graph.node(id);
+    let operands: Option<Vec<Option<Tensor>>> = node
+        .inputs
+        .iter()
+        .map(|input| match input {
+            None => Some(None),
+            Some(value) => contents(graph.fact(*value)).map(Some),
+        })
+        .collect();
+    let Some(operands) = operands else { return Ok(None) };
+    if matches!(node.op, Op::DequantizeLinear(_)) {
+        return Err(
+            "quantized weights stay as they are: integers are smaller, and kernels compute with them".into(),
+        );
+    }
+    let bytes = |tensor: &Tensor| tensor.bytes().len() as u64;
+    let given: u64 = operands.iter().flatten().map(bytes).sum();
+    let made: Option<u64> = facts.iter().map(size_bytes).sum();
+    if matches!(node.op, Op::ConstantOfShape(_)) {
+        let made = made.ok_or("its size is not known")?;
+        if made > *budget {
+            return Err(format!("it would make {made} bytes of constants, and max_bytes leaves {budget}"));
+        }
+        *budget -= made;
+    } else if let Some(made) = made.filter(|&made| made > given + MAX_GROWTH_BYTES) {
+        return Err(format!("constants would grow from {given} to {made} bytes"));
+    }
+    let borrowed: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
+    node.op.eval(&borrowed).map(Some).map_err(|error| error.to_string())
+}
+
+fn size_bytes(fact: &Fact) -> Option<u64> {
+    let shape = fact.ty.static_shape()?;
+    let size = fact.dtype().size_bytes() as u64;
+    shape.iter().try_fold(size, |bytes, &dim| bytes.checked_mul(dim as u64))
+}
+
+/// Puts constants in the place of a node, with its name and those of its outputs.
+fn become_constants(graph: &mut Graph, id: NodeId, tensors: Vec<Tensor>) {
+    let old = graph.node(id).clone();
+    let operands = old.inputs.iter().flatten().map(|v| v.node);
+    let mut sources: Vec<Arc<str>> = Vec::new();
+    for source in operands.flat_map(|operand| graph.node(operand).sources.clone()).chain(old.sources.clone())
+    {
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    let mut made = Vec::new();
+    for (slot, tensor) in tensors.into_iter().enumerate().take(old.outputs.len()) {
+        let value = Value { node: id, slot: slot as u32 };
+        if graph.use_count(value) > 0 {
+            let constant = graph.add_constant(&old.name, tensor);
+            graph.replace_value(value, constant);
+            made.push((slot, constant.node));
+        }
+    }
+    remove_dead(graph, id);
+    for (slot, constant) in made {
+        let name = old.outputs[slot].name.clone();
+        graph.annotate(constant, |node| {
+            *node.name = if slot == 0 { old.name.clone() } else { name.clone() };
+            *node.sources = sources.clone();
+            node.outputs[0].name = name;
+        });
+    }
+}
+
+/// Puts the branch that a known condition chooses in the place of a conditional.
+fn inline_branch(
+    graph: &mut Graph,
+    names: &mut HashSet<Arc<str>>,
+    id: NodeId,
+) -> Result<Outcome, GraphError> {
+    let node = graph.node(id).clone();
+    let Op::If(op) = &node.op else { return Ok(Outcome::Kept) };
+    let condition = node.inputs.first().copied().flatten().and_then(|v| contents(graph.fact(v)));
+    let Some(condition) = condition.filter(|tensor| tensor.len() == 1) else { return Ok(Outcome::Kept) };
+    let If { then_branch, else_branch } = op.as_ref();
+    let branch = if condition.bytes().first() == Some(&1) { then_branch } else { else_branch };
+    let mut values: HashMap<Value, Value> = HashMap::new();
+    for (&input, operand) in branch.inputs().iter().zip(node.inputs.iter().skip(1)) {
+        let Some(operand) = operand else {
+            return Ok(Outcome::Skipped("a captured value is absent".to_owned()));
+        };
+        values.insert(Value { node: input, slot: 0 }, *operand);
+    }
+    for inner_id in branch.topological()? {
+        let inner = branch.node(inner_id);
+        let name = unique_name(names, &format!("{}/{}", node.name, inner.name));
+        let made = match &inner.op {
+            Op::Input => continue,
+            Op::Constant(tensor) => graph.add_constant(&name, tensor.clone()).node,
+            op => {
+                let operands = inner.inputs.iter().map(|i| i.and_then(|v| values.get(&v).copied())).collect();
+                graph.add_node(op.clone(), operands, &name, inner.sources.clone())?
+            }
+        };
+        for slot in 0..inner.outputs.len() as u32 {
+            values.insert(Value { node: inner_id, slot }, Value { node: made, slot });
+        }
+    }
+    for (slot, output) in branch.outputs().iter().enumerate() {
+        if let Some(&value) = values.get(&output.value) {
+            graph.replace_value(Value { node: id, slot: slot as u32 }, value);
+        }
+    }
+    remove_dead(graph, id);
+    Ok(Outcome::Folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{becomes, example, run};
+
+    #[test]
+    fn header_example() {
+        example(&Fold::default(), include_str!("fold.rs"));
+    }
+
+    #[test]
+    fn known_parts_of_shapes_become_constants() {
+        becomes(
+            &Fold::default(),
+            r#"model "g"
+            input %0 "x" : f32[n,2,3]
+            %1 = Shape(%0) {start=1}
+            %2 = Constant [-1] : i64[1]
+            %3 = Concat(%1, %2) {axis=0}
+            %4 = Reshape(%0, %3)
+            output "y" = %4"#,
+            r#"model "g"
+            input %0 "x" : f32[n,2,3]
+            %1 = Constant [2, 3, -1] : i64[3]
+            %2 = Reshape(%0, %1)
+            output "y" = %2"#,
+        );
+    }
+
+    #[test]
+    fn weights_held_as_constant_of_shape_are_made_up_to_the_limit() {
+        let text = r#"model "g"
+            input %0 "x" : f32[n,3]
+            %1 = Constant [3, 4] : i64[2]
+            %2 = ConstantOfShape(%1) {value=f32[1] [0.5]}
+            %3 = MatMul(%0, %2)
+            output "y" = %3"#;
+        let (graph, report) = run(&Fold::default(), text);
+        assert_eq!((graph.node_count(), report.skipped.len()), (3, 0));
+        let (graph, report) = run(&Fold { max_bytes: 47 }, text);
+        assert_eq!(graph.node_count(), 4);
+        assert_eq!(report.skipped[0].reason, "it would make 48 bytes of constants, and max_bytes leaves 47");
+    }
+
+    #[test]
+    fn constants_do_not_grow_much() {
+        let text = r#"model "g"
+            input %0 "x" : f32[1]
+            %1 = Constant [2048, 1024] : i64[2]
+            %2 = Constant [1.0] : f32[1]
+            %3 = Expand(%2, %1)
+            %4 = Add(%0, %3)
+            output "y" = %4"#;
+        let (graph, report) = run(&Fold::default(), text);
+        assert_eq!(graph.node_count(), 5);
+        assert_eq!(report.skipped[0].reason, "constants would grow from 20 to 8388608 bytes");
+    }
+
+    #[test]
+    fn a_known_condition_chooses_its_branch() {
+        becomes(
+            &Fold::default(),
+            r#"model "g"
+            input %0 "x" : f32[2]
+            %1 = Constant [false] : bool[1]
+            %2 = If(%1, %0) then "t" {
+                input %0 "a" : f32[2]
+                %1 = Relu(%0)
+                output "o" = %1
+            } else "e" {
+                input %0 "a" : f32[2]
+                %1 = Neg(%0)
+                output "o" = %1
+            }
+            output "y" = %2"#,
+            r#"model "g"
+            input %0 "x" : f32[2]
+            %1 = Neg(%0)
+            output "y" = %1"#,
+        );
+    }
+
+    #[test]
+    fn branches_are_folded_with_what_they_capture() {
+        let (graph, _) = run(
+            &Fold::default(),
+            r#"model "g"
+            input %0 "c" : bool[1]
+            %1 = Constant [2.0, 3.0] : f32[2]
+            %2 = If(%0, %1) then "t" {
+                input %0 "a" : f32[2]
+                %1 = Neg(%0)
+                output "o" = %1
+            } else "e" {
+                input %0 "a" : f32[2]
+                output "o" = %0
+            }
+            output "y" = %2"#,
+        );
+        let Op::If(op) = &graph.node(graph.outputs()[0].value.node).op else { panic!("no conditional") };
+        assert!(matches!(op.then_branch.node(op.then_branch.outputs()[0].value.node).op, Op::Constant(_)));
+    }
+}

@@ -1,0 +1,7 @@
+//! Passes that bring a graph into its simplest form without changing a bit of what it computes.
+
+pub mod algebra;
+pub mod cse;
+pub mod dce;
+pub mod fold;
+mod views;

@@ -1,0 +1,279 @@
+//! Rules of `algebra` about views: operations that move no element, or only say where it is.
+
+use rabot_ir::ops::{Reshape, Transpose};
+use rabot_ir::{Dim, Op, Value};
+use rabot_rewrite::{Match, Rewriter, RuleInfo, Skip};
+use rabot_tensor::Tensor;
+
+pub(super) const RULES: &[RuleInfo] = &[
+    RuleInfo { name: "identity", lhs: &["Identity(?x)"], uses: &["x"], apply: |r, m| r.value(m, "x") },
+    // Same type, same elements in the same order.
+    RuleInfo {
+        name: "view-to-same",
+        lhs: &["Reshape|Unsqueeze|Expand|Squeeze(?x, [_a])"],
+        uses: &["x"],
+        apply: unchanged,
+    },
+    RuleInfo { name: "flatten-to-same", lhs: &["Flatten(?x)"], uses: &["x"], apply: unchanged },
+    RuleInfo { name: "concat-of-one", lhs: &["Concat(?x)"], uses: &["x"], apply: unchanged },
+    RuleInfo {
+        name: "slice-of-all",
+        lhs: &["Slice(?x, _starts, _ends, [_axes], [#steps])"],
+        uses: &["x", "steps"],
+        apply: slice_of_all,
+    },
+    RuleInfo {
+        name: "pad-by-none",
+        lhs: &["Pad(?x, #pads, [_value], [_axes])"],
+        uses: &["x", "pads"],
+        apply: pad_by_none,
+    },
+    RuleInfo { name: "transpose-to-same", lhs: &["Transpose(?x)"], uses: &["x"], apply: transpose_to_same },
+    RuleInfo {
+        name: "transpose-of-transpose",
+        lhs: &["Transpose(inner:Transpose(?x))"],
+        uses: &["x", "inner"],
+        apply: transpose_of_transpose,
+    },
+    // A reshape only looks at the order of elements, so it can look through another one.
+    RuleInfo {
+        name: "reshape-of-view",
+        lhs: &["Reshape(Reshape|Unsqueeze|Squeeze(?x, [_a]), _shape)"],
+        uses: &["x"],
+        apply: reshape,
+    },
+    RuleInfo {
+        name: "reshape-of-flatten",
+        lhs: &["Reshape(Flatten|Identity(?x), _shape)"],
+        uses: &["x"],
+        apply: reshape,
+    },
+    // The target need not be computed at run time if it is known up to one dim, or up to dims that x has too.
+    RuleInfo {
+        name: "reshape-target",
+        lhs: &["Reshape(?x, ?shape)"],
+        uses: &["x", "shape"],
+        apply: reshape_target,
+    },
+    // Broadcasting does what the Expand did.
+    RuleInfo {
+        name: "expand-then-broadcast",
+        lhs: &["Add|Mul(Expand(?x, _shape), ?y)"],
+        uses: &["x", "y"],
+        apply: expand_then_broadcast,
+    },
+    RuleInfo {
+        name: "expand-then-broadcast",
+        lhs: &["Sub|Div|Equal|Less|Greater(Expand(?x, _shape), ?y)"],
+        uses: &["x", "y"],
+        apply: expand_then_broadcast,
+    },
+    RuleInfo {
+        name: "broadcast-with-expand",
+        lhs: &["Sub|Div|Equal|Less|Greater(?x, Expand(?y, _shape))"],
+        uses: &["x", "y"],
+        apply: expand_then_broadcast,
+    },
+];
+
+fn root(found: &Match) -> Value {
+    Value { node: found.root, slot: 0 }
+}
+
+fn unchanged(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let x = rewriter.value(found, "x")?;
+    if rewriter.fact(x).ty == rewriter.fact(root(found)).ty { Ok(x) } else { Err(Skip::NoMatch) }
+}
+
+fn slice_of_all(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    // With steps of 1, a result as long as the operand starts at its start.
+    let forward = match found.get("steps") {
+        None => true,
+        Some(_) => rewriter.tensor(found, "steps")?.to_i64s().iter().all(|&step| step == 1),
+    };
+    if forward { unchanged(rewriter, found) } else { Err(Skip::NoMatch) }
+}
+
+fn pad_by_none(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let none = rewriter.tensor(found, "pads")?.to_i64s().iter().all(|&pad| pad == 0);
+    if none { unchanged(rewriter, found) } else { Err(Skip::NoMatch) }
+}
+
+/// Source axis of each axis of a transposed value.
+fn permutation(rewriter: &Rewriter<'_>, value: Value) -> Result<Vec<usize>, Skip> {
+    let Op::Transpose(op) = &rewriter.node(value).op else { return Err(Skip::NoMatch) };
+    let rank = rewriter.fact(value).rank();
+    Ok(op.perm.clone().unwrap_or_else(|| (0..rank).rev().collect()))
+}
+
+fn transpose_to_same(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let perm = permutation(rewriter, root(found))?;
+    let same = perm.iter().enumerate().all(|(to, &from)| to == from);
+    if same { rewriter.value(found, "x") } else { Err(Skip::NoMatch) }
+}
+
+fn transpose_of_transpose(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let outer = permutation(rewriter, root(found))?;
+    let inner = permutation(rewriter, rewriter.value(found, "inner")?)?;
+    let perm: Option<Vec<usize>> = outer.iter().map(|&axis| inner.get(axis).copied()).collect();
+    let perm = perm.ok_or(Skip::NoMatch)?;
+    let x = rewriter.value(found, "x")?;
+    rewriter.add(Op::Transpose(Transpose { perm: Some(perm) }), vec![Some(x)], "transpose")
+}
+
+fn reshape(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let x = rewriter.value(found, "x")?;
+    let from = rewriter.fact(x).shape().to_vec();
+    let to = rewriter.fact(root(found)).shape().to_vec();
+    let target = target(&from, &to)
+        .ok_or_else(|| Skip::because(format!("{from:?} to {to:?} needs a target computed at run time")))?;
+    let len = target.len();
+    let shape = rewriter.constant(Tensor::from_vec(&[len], target), "shape");
+    let op = Op::Reshape(Reshape { allowzero: false });
+    rewriter.add(op, vec![Some(x), Some(shape)], "reshape")
+}
+
+fn reshape_target(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let shape = rewriter.value(found, "shape")?;
+    if rewriter.graph().constant(shape).is_some() { Err(Skip::NoMatch) } else { reshape(rewriter, found) }
+}
+
+/// The operand `shape` of a Reshape between these shapes: numbers, 0 for a dim that is taken over, at most one -1.
+fn target(from: &[Dim], to: &[Dim]) -> Option<Vec<i64>> {
+    let mut inferred = false;
+    let dims = to.iter().enumerate().map(|(axis, dim)| match dim.as_const() {
+        // 0 in a target means "as in the operand".
+        Some(0) if from.get(axis) != Some(dim) => None,
+        Some(value) => Some(value),
+        None if from.get(axis) == Some(dim) => Some(0),
+        None if !std::mem::replace(&mut inferred, true) => Some(-1),
+        None => None,
+    });
+    let target: Vec<i64> = dims.collect::<Option<_>>()?;
+    // With no elements there is nothing to infer the -1 from.
+    if inferred && to.iter().any(|dim| dim.is(0)) { None } else { Some(target) }
+}
+
+fn expand_then_broadcast(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let (x, y) = (rewriter.value(found, "x")?, rewriter.value(found, "y")?);
+    let op = rewriter.graph().node(found.root).op.clone();
+    let wanted = rewriter.fact(root(found)).ty.clone();
+    let new = rewriter.add(op, vec![Some(x), Some(y)], "broadcast")?;
+    // Without the Expand the result may be smaller.
+    if rewriter.fact(new).ty == wanted { Ok(new) } else { Err(Skip::NoMatch) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonicalize::algebra::Algebra;
+    use crate::check::{becomes, run};
+
+    #[test]
+    fn targets() {
+        let n = || Dim::symbol("n");
+        let m = || Dim::symbol("m");
+        let dims = |values: &[i64]| values.iter().map(|&v| Dim::from(v)).collect::<Vec<_>>();
+        assert_eq!(target(&dims(&[2, 3]), &dims(&[6])), Some(vec![6]));
+        assert_eq!(target(&[n(), 6.into()], &[n(), 2.into(), 3.into()]), Some(vec![0, 2, 3]));
+        assert_eq!(target(&[n(), 6.into()], &[n() * 2.into(), 3.into()]), Some(vec![-1, 3]));
+        assert_eq!(target(&[n(), m()], &[m(), n()]), None);
+        assert_eq!(target(&[0.into(), n()], &[n(), 0.into()]), None);
+    }
+
+    #[test]
+    fn shape_chains_go() {
+        let report = becomes(
+            &Algebra,
+            r#"model "g"
+            input %0 "x" : f32[n,m,6]
+            %1 = Shape(%0) {end=2}
+            %2 = Constant [2, 3] : i64[2]
+            %3 = Concat(%1, %2) {axis=0}
+            %4 = Reshape(%0, %3)
+            output "y" = %4"#,
+            r#"model "g"
+            input %0 "x" : f32[n,m,6]
+            %1 = Constant [0, 0, 2, 3] : i64[4]
+            %2 = Reshape(%0, %1)
+            output "y" = %2"#,
+        );
+        assert_eq!(report.applied[0].rule, "reshape-target");
+    }
+
+    #[test]
+    fn views_of_views() {
+        becomes(
+            &Algebra,
+            r#"model "g"
+            input %0 "x" : f32[n,2,3,4]
+            %1 = Flatten(%0) {axis=1}
+            %2 = Constant [-1, 6, 4] : i64[3]
+            %3 = Reshape(%1, %2)
+            %4 = Transpose(%3) {perm=[2,0,1]}
+            %5 = Transpose(%4) {perm=[2,0,1]}
+            output "y" = %5"#,
+            r#"model "g"
+            input %0 "x" : f32[n,2,3,4]
+            %1 = Constant [0, 6, 4] : i64[3]
+            %2 = Reshape(%0, %1)
+            %3 = Transpose(%2) {perm=[1,2,0]}
+            output "y" = %3"#,
+        );
+    }
+
+    #[test]
+    fn views_that_change_nothing() {
+        let (graph, _) = run(
+            &Algebra,
+            r#"model "g"
+            input %0 "x" : f32[n,2]
+            %1 = Constant [0] : i64[1]
+            %2 = Constant [9223372036854775807] : i64[1]
+            %3 = Slice(%0, %1, %2, %1)
+            %4 = Constant [0, 0, 0, 0] : i64[4]
+            %5 = Pad(%3, %4) {mode="constant"}
+            %6 = Concat(%5) {axis=0}
+            %7 = Constant [0, 2] : i64[2]
+            %8 = Reshape(%6, %7)
+            %9 = Flatten(%8) {axis=1}
+            %10 = Identity(%9)
+            output "y" = %10"#,
+        );
+        assert_eq!(graph.outputs()[0].value.node, graph.inputs()[0]);
+    }
+
+    #[test]
+    fn a_reversed_slice_stays() {
+        let (graph, _) = run(
+            &Algebra,
+            r#"model "g"
+            input %0 "x" : f32[2]
+            %1 = Constant [-1] : i64[1]
+            %2 = Constant [-3] : i64[1]
+            %3 = Constant [0] : i64[1]
+            %4 = Slice(%0, %1, %2, %3, %1)
+            output "y" = %4"#,
+        );
+        assert_eq!(graph.node_count(), 5);
+    }
+
+    #[test]
+    fn expands_that_broadcasting_makes_needless() {
+        becomes(
+            &Algebra,
+            r#"model "g"
+            input %0 "x" : f32[2,1]
+            input %1 "y" : f32[2,3]
+            %2 = Constant [2, 3] : i64[2]
+            %3 = Expand(%0, %2)
+            %4 = Sub(%1, %3)
+            output "y" = %4"#,
+            r#"model "g"
+            input %0 "x" : f32[2,1]
+            input %1 "y" : f32[2,3]
+            %2 = Sub(%1, %0)
+            output "y" = %2"#,
+        );
+    }
+}

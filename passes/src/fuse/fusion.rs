@@ -1,0 +1,73 @@
+//! `fuse`: folds per-channel scales and shifts into weights, and recognizes single operators that exporters spell out.
+//!
+//! ```text
+//! model "g"
+//! input %0 "x" : f32[n,1,2]
+//! %1 = Constant [1.0, 2.0] : f32[2,1,1]
+//! %2 = Constant [3.0, 0.5] : f32[2]
+//! %3 = Constant [1.0, -1.0] : f32[2]
+//! %4 = Constant [0.0, 1.0] : f32[2]
+//! %5 = Constant [4.0, 1.0] : f32[2]
+//! %6 = Conv(%0, %1)
+//! %7 = BatchNormalization(%6, %2, %3, %4, %5) {epsilon=0.0}
+//! %8 = Relu(%7)
+//! output "y" = %8
+//! ; becomes
+//! model "g"
+//! input %0 "x" : f32[n,1,2]
+//! %1 = Constant [1.5, 1.0] : f32[2,1,1]
+//! %2 = Constant [1.0, -1.5] : f32[2]
+//! %3 = Conv(%0, %1, %2)
+//! %4 = Relu(%3)
+//! output "y" = %4
+//! ```
+
+use super::{affine, composite};
+use rabot_ir::Graph;
+use rabot_rewrite::{Exactness, Pass, PassCx, PassError, PassInfo, PatternError, Report, Rules};
+use std::sync::LazyLock;
+
+/// The pass in the registry.
+pub const INFO: PassInfo = PassInfo { name: "fuse", options: &[], make: |_| Ok(Box::new(Fuse)) };
+
+/// Folds scales and shifts into weights, and recognizes operators that exporters spell out.
+#[derive(Clone, Debug)]
+pub struct Fuse;
+
+impl Pass for Fuse {
+    fn name(&self) -> &'static str {
+        "fuse"
+    }
+
+    fn summary(&self) -> &'static str {
+        "fold batch norms, scales and shifts into weights; recognize LayerNormalization, Gelu and HardSwish"
+    }
+
+    fn exactness(&self) -> Exactness {
+        // A folded weight is rounded once more; over the layers of a network that adds up to a few units in the last
+        // place of the largest output.
+        Exactness::Rel { rtol: 2e-5, atol: 1e-6 }
+    }
+
+    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+        static RULES: LazyLock<Result<Rules, PatternError>> = LazyLock::new(|| {
+            // Operators first: a Gelu is recognized by the 0.5 that `affine` would fold into weights.
+            Rules::new(&[composite::RULES, affine::RULES].concat())
+        });
+        match &*RULES {
+            Ok(rules) => rules.run(self.name(), graph),
+            Err(error) => Err(PassError::Pattern { pass: self.name(), error: error.clone() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::example;
+
+    #[test]
+    fn header_example() {
+        example(&Fuse, include_str!("fusion.rs"));
+    }
+}

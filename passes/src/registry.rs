@@ -1,0 +1,65 @@
+//! Every pass by name, and the standard pipelines.
+
+use crate::{canonicalize, fuse};
+use rabot_rewrite::{PassInfo, Pipeline, PipelineError};
+
+/// Every pass, in the order in which lists show them.
+pub const PASSES: &[PassInfo] = &[
+    canonicalize::fold::INFO,
+    canonicalize::algebra::INFO,
+    canonicalize::cse::INFO,
+    canonicalize::dce::INFO,
+    fuse::fusion::INFO,
+    fuse::group::INFO,
+];
+
+/// The default pipeline, each pass with its reason.
+const DEFAULT: &[(&str, &str)] = &[
+    ("fold", "makes weights and shapes constant: every later rule looks at constants"),
+    ("cse", "before rules: a value that is computed twice does not match where it is used once"),
+    ("algebra", "no-op casts and views stand between the operators that `fuse` looks for"),
+    ("fuse", "while batch norms and activations are still whole"),
+    ("fold", "constants that fusing left to compute"),
+    ("algebra", "identities that fusing made"),
+    ("cse", "equal constants that fusing made"),
+    ("dce", "before grouping: an unused user would keep a value out of a kernel"),
+    ("group", "last: every rewrite would break up groups"),
+];
+
+/// The default pipeline as text.
+pub const DEFAULT_PIPELINE: &str = "fold,cse,algebra,fuse,fold,algebra,cse,dce,group";
+
+/// Reads a pipeline over [`PASSES`].
+///
+/// **Errors**: syntax, an unknown pass or option, or a value the option does not take.
+pub fn pipeline(text: &str) -> Result<Pipeline, PipelineError> {
+    Pipeline::parse(text, PASSES)
+}
+
+/// The passes every model goes through unless told otherwise; the empty pipeline is `-O0`.
+pub fn default_pipeline() -> Pipeline {
+    let make = |name: &str| PASSES.iter().find(|info| info.name == name);
+    let passes = DEFAULT.iter().filter_map(|(name, _)| make(name));
+    let defaults = |info: &PassInfo| (info.make)(&rabot_rewrite::Options::new(info.name, info.options)).ok();
+    Pipeline::new(passes.filter_map(defaults).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_pipeline_is_what_its_text_says() {
+        assert_eq!(default_pipeline().to_string(), DEFAULT_PIPELINE);
+        assert_eq!(pipeline(DEFAULT_PIPELINE).unwrap().to_string(), DEFAULT_PIPELINE);
+        assert_eq!(default_pipeline().passes().len(), DEFAULT.len());
+    }
+
+    #[test]
+    fn every_pass_prints_nothing_for_its_defaults() {
+        for info in PASSES {
+            assert_eq!(pipeline(info.name).unwrap().to_string(), info.name);
+            assert_eq!(pipeline(info.name).unwrap().passes()[0].name(), info.name);
+        }
+    }
+}
