@@ -375,3 +375,50 @@ fn store_vector(cx: &mut KernelCx, dtype: DType, vector: Value, address: Address
     builder.ins().store(plain(), narrow, address.base, address.offset);
     Ok(())
 }
+
+/// Moves one element, whatever its dtype.
+pub(crate) fn copy_scalar(
+    cx: &mut KernelCx,
+    at: &Point,
+    memo: &Memo,
+    from: (usize, &Access),
+    to: (usize, &Access),
+) -> Result<(), KernelError> {
+    let dtype = cx.arg(from.0)?.dtype;
+    let ty = match dtype.size_bytes() {
+        1 => I8,
+        2 => I16,
+        4 => I32,
+        8 => I64,
+        _ => return Err(KernelError::Element(dtype)),
+    };
+    copy(cx, ty, at, memo, from, to)
+}
+
+/// Moves 16 bytes of neighbours.
+pub(crate) fn copy_vector(
+    cx: &mut KernelCx,
+    at: &Point,
+    memo: &Memo,
+    from: (usize, &Access),
+    to: (usize, &Access),
+) -> Result<(), KernelError> {
+    copy(cx, I8X16, at, memo, from, to)
+}
+
+fn copy(
+    cx: &mut KernelCx,
+    ty: Type,
+    at: &Point,
+    memo: &Memo,
+    from: (usize, &Access),
+    to: (usize, &Access),
+) -> Result<(), KernelError> {
+    let (source, target) = (cx.arg(from.0)?, cx.arg(to.0)?);
+    let flags = if source.written || !cx.movable_loads { plain() } else { constant() };
+    let address = Place { arg: source, access: from.1, at, memo }.address(cx, 0)?;
+    let value = load_as(cx, ty, flags, address);
+    let address = Place { arg: target, access: to.1, at, memo }.address(cx, 0)?;
+    cx.builder.ins().store(plain(), value, address.base, address.offset);
+    Ok(())
+}

@@ -61,7 +61,6 @@ pub struct KernelCx<'f> {
     /// Loads of arguments that are not written may move. Off while a stage with several stores is emitted: one of
     /// them may overwrite, in place, an element that another still needs.
     pub movable_loads: bool,
-    param_values: HashMap<usize, Value>,
     libm: HashMap<usize, FuncRef>,
 }
 
@@ -86,9 +85,8 @@ pub fn constant() -> MemFlagsData {
 impl<'f> KernelCx<'f> {
     /// Opens the entry block of a kernel function and loads what is always needed.
     ///
-    /// `builder` is over a fresh function whose signature is [`kernel_signature`]. All parameters that will be
-    /// asked for by [`KernelCx::size`] are listed in `params`.
-    pub fn new(mut builder: FunctionBuilder<'f>, target: CodeTarget, args: &[Arg], params: &[usize]) -> Self {
+    /// `builder` is over a fresh function whose signature is [`kernel_signature`].
+    pub fn new(mut builder: FunctionBuilder<'f>, target: CodeTarget, args: &[Arg]) -> Self {
         let entry = builder.create_block();
         builder.append_block_params_for_function_params(entry);
         builder.switch_to_block(entry);
@@ -104,11 +102,6 @@ impl<'f> KernelCx<'f> {
                 written: arg.written,
             })
             .collect();
-        let mut param_values = HashMap::new();
-        for &index in params {
-            let value = builder.ins().load(I64, constant(), param_list, 8 * index as i32);
-            param_values.insert(index, value);
-        }
         KernelCx {
             builder,
             target,
@@ -119,7 +112,6 @@ impl<'f> KernelCx<'f> {
             scratch,
             status,
             movable_loads: true,
-            param_values,
             libm: HashMap::new(),
         }
     }
@@ -128,11 +120,8 @@ impl<'f> KernelCx<'f> {
     pub fn size(&mut self, size: Size) -> Value {
         match size {
             Size::Const(value) => self.builder.ins().iconst(I64, value),
-            Size::Param(index) => match self.param_values.get(&index) {
-                Some(&value) => value,
-                // Not listed at the entry: load it here; the load may move.
-                None => self.builder.ins().load(I64, constant(), self.params, 8 * index as i32),
-            },
+            // These loads may move: the optimizer keeps one, outside all loops.
+            Size::Param(index) => self.builder.ins().load(I64, constant(), self.params, 8 * index as i32),
         }
     }
 
@@ -154,7 +143,7 @@ impl<'f> KernelCx<'f> {
         let function = match self.libm.get(&index) {
             Some(&function) => function,
             None => {
-                let function = self.import_libm(index, ty, operands.len());
+                let function = self.import_libm(index);
                 self.libm.insert(index, function);
                 function
             }
@@ -163,10 +152,8 @@ impl<'f> KernelCx<'f> {
         Ok(self.builder.inst_results(call)[0])
     }
 
-    fn import_libm(&mut self, index: usize, ty: Type, operands: usize) -> FuncRef {
-        let mut signature = Signature::new(self.target.call_conv);
-        signature.params.resize(operands, AbiParam::new(ty));
-        signature.returns.push(AbiParam::new(ty));
+    fn import_libm(&mut self, index: usize) -> FuncRef {
+        let signature = libm::signature(&libm::SYMBOLS[index], self.target.call_conv);
         let signature = self.builder.import_signature(signature);
         let function: &mut Function = self.builder.func;
         let name = UserExternalName { namespace: libm::NAMESPACE, index: index as u32 };

@@ -8,9 +8,11 @@
 use crate::clif::context::KernelCx;
 use crate::clif::contract_build::{Common, Contraction, WORD};
 use crate::clif::contract_epilogue::Corner;
-use crate::clif::contract_micro::{Columns, Micro, Rows, Shape, Step};
+use crate::clif::contract_micro::{Micro, Rows, Shape};
+use crate::clif::pack::{Lines, Source};
 use crate::error::KernelError;
 use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::Variable;
 use rabot_kernel::{ContractKernel, Operand, SCRATCH_ALIGN_BYTES, Size};
@@ -82,7 +84,7 @@ fn check(cx: &KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
 fn common(cx: &mut KernelCx, kernel: &ContractKernel) -> Common {
     let [m, n, k] = [kernel.m, kernel.n, kernel.k].map(|size| cx.size(size));
     let scratch = cx.scratch;
-    let nothing = cx.builder.ins().iconst(cranelift_codegen::ir::types::I64, 0);
+    let nothing = cx.builder.ins().iconst(I64, 0);
     let start =
         Common { m, n, k, steps: k, line_bytes: k, b_block: scratch, a_block: scratch, tile: nothing };
     let mut c = Contraction { cx, kernel, common: start };
@@ -159,7 +161,8 @@ struct Block<'s> {
     rows: Value,
     columns: Value,
     a: BlockRows,
-    b: BlockColumns,
+    /// Panels of B, one after the other.
+    b: Value,
 }
 
 /// A of a block.
@@ -169,14 +172,6 @@ enum BlockRows {
     Panels(Value),
     /// The matrix itself: first row, and bytes from row to row.
     InPlace(Value, Value),
-}
-
-/// B of a block: start, bytes from panel to panel for each column, and bytes from step to step.
-#[derive(Clone, Copy)]
-struct BlockColumns {
-    start: Value,
-    column_bytes: Value,
-    step: Step,
 }
 
 impl Contraction<'_, '_, '_> {
@@ -224,7 +219,7 @@ impl Contraction<'_, '_, '_> {
         let most = [tile.rows, tile.columns].map(|most| self.int(most as i64));
         let (rows, columns) = (self.min(rows, most[0]), self.min(columns, most[1]));
         let a = self.block_rows(batch, row, rows, packed[0])?;
-        let b = self.block_columns(batch, column, columns, rows, &packed[1..])?;
+        let b = self.block_columns(batch, column, columns, &packed[1..])?;
         self.block(&Block { shapes, batch, row, column, rows, columns, a, b })
     }
 
@@ -269,20 +264,13 @@ impl Contraction<'_, '_, '_> {
                 }
                 let held = self.get(packed);
                 let fresh = self.ins().icmp(IntCC::NotEqual, held, start);
-                let mut result = Ok(());
-                let lines = crate::clif::pack::Lines {
-                    arg: *arg,
-                    start,
-                    count: rows,
-                    outer: *outer,
-                    k: *k,
-                    zero_point: *zero_point,
-                };
+                let source = Source { dtype: self.cx.arg(*arg)?.dtype, zero_point: *zero_point };
+                let lines = Lines { source, start, count: rows, outer: *outer, k: *k };
                 self.when(fresh, |c| {
-                    result = c.pack_strided(&lines, c.common.a_block, kernel.tile.mr);
+                    c.pack_strided(&lines, c.common.a_block, kernel.tile.mr);
                     c.set(packed, start);
                 });
-                result.map(|()| BlockRows::Panels(self.common.a_block))
+                Ok(BlockRows::Panels(self.common.a_block))
             }
             Operand::Patches(_) => Err(KernelError::Inconsistent("patches as the left operand".to_owned())),
         }
@@ -293,47 +281,42 @@ impl Contraction<'_, '_, '_> {
         batch: &[Value],
         column: Value,
         columns: Value,
-        rows: Value,
         packed: &[Variable],
-    ) -> Result<BlockColumns, KernelError> {
+    ) -> Result<Value, KernelError> {
         let kernel = self.kernel;
-        let step = Step::Const(kernel.tile.nr as i64 * WORD);
-        let column_bytes = self.common.line_bytes;
-        let in_scratch = BlockColumns { start: self.common.b_block, column_bytes, step };
-        let (start, bytes) = match &kernel.b {
-            Operand::Packed { arg, batch: strides } => {
-                let (start, _) = self.matrix(*arg, Size::Const(0), batch, strides)?;
-                let offset = self.mul(column, column_bytes);
-                let start = self.add(start, offset);
-                return Ok(BlockColumns { start, column_bytes, step });
-            }
-            Operand::Strided { arg, offset, batch: strides, .. } => self.matrix(*arg, *offset, batch, strides)?,
-            Operand::Patches(patches) => self.matrix(patches.arg, patches.offset, batch, &patches.batch)?,
+        let (arg, offset, strides, zero_point) = match &kernel.b {
+            Operand::Packed { arg, batch } => (*arg, Size::Const(0), batch, 0),
+            Operand::Strided { arg, offset, batch, zero_point, .. } => (*arg, *offset, batch, *zero_point),
+            Operand::Patches(p) => (p.arg, p.offset, &p.batch, p.zero_point),
         };
+        let (start, bytes) = self.matrix(arg, offset, batch, strides)?;
+        let source = Source { dtype: self.cx.arg(arg)?.dtype, zero_point };
+        if matches!(kernel.b, Operand::Packed { .. }) {
+            let offset = self.mul(column, self.common.line_bytes);
+            return Ok(self.add(start, offset));
+        }
         let [held_start, held_column] = [packed[0], packed[1]].map(|variable| self.get(variable));
         let other = self.ins().icmp(IntCC::NotEqual, held_start, start);
         let moved = self.ins().icmp(IntCC::NotEqual, held_column, column);
         let fresh = self.ins().bor(other, moved);
-        let mut result = Ok(());
         self.when(fresh, |c| {
-            result = match &kernel.b {
-                Operand::Strided { arg, outer, k, zero_point, .. } => {
-                    let outer_value = c.size(*outer);
+            match &kernel.b {
+                Operand::Strided { outer, k, .. } => {
+                    let (outer, k) = (*outer, *k);
+                    let outer_value = c.size(outer);
                     let offset = c.mul(column, outer_value);
                     let offset = c.mul_int(offset, bytes);
                     let start = c.add(start, offset);
-                    let (arg, outer, k, zero_point) = (*arg, *outer, *k, *zero_point);
-                    let lines = crate::clif::pack::Lines { arg, start, count: columns, outer, k, zero_point };
-                    c.pack_strided(&lines, c.common.b_block, kernel.tile.nr)
+                    let lines = Lines { source, start, count: columns, outer, k };
+                    c.pack_strided(&lines, c.common.b_block, kernel.tile.nr);
                 }
-                Operand::Patches(patches) => c.pack_patches(patches, start, column, columns),
-                Operand::Packed { .. } => Ok(()),
-            };
+                Operand::Patches(patches) => c.pack_patches(patches, source, start, column, columns),
+                Operand::Packed { .. } => {}
+            }
             c.set(packed[0], start);
             c.set(packed[1], column);
         });
-        let _ = rows;
-        result.map(|()| in_scratch)
+        Ok(self.common.b_block)
     }
 
     /// Tile after tile; the operand packed at compile time is the outer loop.
@@ -341,47 +324,33 @@ impl Contraction<'_, '_, '_> {
         let mr = self.kernel.tile.mr as i64;
         let zero = self.int(0);
         let mut result = Ok(());
-        if matches!(self.kernel.b, Operand::Packed { .. }) {
-            let column = self.variable(zero);
-            let row_variable = column;
-            let _ = row_variable;
-            self.repeat_while(
+        let by_column = matches!(self.kernel.b, Operand::Packed { .. });
+        let mut columns = |c: &mut Self, row: Option<Value>| {
+            let (column, width) = (c.variable(zero), c.variable(zero));
+            c.repeat_while(
                 |c| {
                     let at = c.get(column);
                     c.ins().icmp(IntCC::SignedLessThan, at, block.columns)
                 },
                 |c| {
                     let at = c.get(column);
-                    let width = c.variable(zero);
-                    let zero = c.int(0);
-                    c.for_range(zero, block.rows, mr, |c, row| {
-                        match c.tile(block, row, at) {
-                            Ok(done) => c.set(width, done),
-                            Err(error) => result = Err(error),
-                        };
-                    });
+                    let mut tile = |c: &mut Self, row: Value| match c.tile(block, row, at) {
+                        Ok(done) => c.set(width, done),
+                        Err(error) => result = Err(error),
+                    };
+                    match row {
+                        Some(row) => tile(c, row),
+                        None => c.for_range(zero, block.rows, mr, tile),
+                    }
                     let width = c.get(width);
                     c.advance(column, width);
                 },
             );
+        };
+        if by_column {
+            columns(self, None);
         } else {
-            self.for_range(zero, block.rows, mr, |c, row| {
-                let zero = c.int(0);
-                let column = c.variable(zero);
-                c.repeat_while(
-                    |c| {
-                        let at = c.get(column);
-                        c.ins().icmp(IntCC::SignedLessThan, at, block.columns)
-                    },
-                    |c| {
-                        let at = c.get(column);
-                        match c.tile(block, row, at) {
-                            Ok(done) => c.advance(column, done),
-                            Err(error) => result = Err(error),
-                        }
-                    },
-                );
-            });
+            self.for_range(zero, block.rows, mr, |c, row| columns(c, Some(row)));
         }
         result
     }
@@ -394,7 +363,7 @@ impl Contraction<'_, '_, '_> {
         let rows = self.ins().isub(block.rows, row);
         let rows = self.min(rows, mr);
         let joined = self.cx.builder.create_block();
-        let width = self.cx.builder.append_block_param(joined, cranelift_codegen::ir::types::I64);
+        let width = self.cx.builder.append_block_param(joined, I64);
         let last = block.shapes.shapes.len() - 1;
         for (at, &shape) in block.shapes.shapes.iter().enumerate() {
             let next = (at < last).then(|| {
@@ -456,14 +425,14 @@ impl Contraction<'_, '_, '_> {
                 Rows::Pointers(pointers)
             }
         };
-        let offset = self.mul(column, block.b.column_bytes);
-        let first = self.add(block.b.start, offset);
-        let panel_bytes = self.mul_int(block.b.column_bytes, self.kernel.tile.nr as i64);
+        let offset = self.mul(column, self.common.line_bytes);
+        let first = self.add(block.b, offset);
+        let panel_bytes = self.mul_int(self.common.line_bytes, self.kernel.tile.nr as i64);
         let mut panels = vec![first];
         while panels.len() < shape.panels {
             let next = self.add(panels[panels.len() - 1], panel_bytes);
             panels.push(next);
         }
-        Micro { shape, rows, columns: Columns { panels, step: block.b.step } }
+        Micro { shape, rows, panels }
     }
 }

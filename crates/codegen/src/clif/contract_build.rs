@@ -5,7 +5,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
 use cranelift_codegen::ir::{BlockArg, InstBuilder, StackSlotData, StackSlotKind, Type, Value};
 use cranelift_frontend::{FuncInstBuilder, Variable};
-use rabot_kernel::{Access, ContractKernel, Size};
+use rabot_kernel::{ContractKernel, Size};
 use rabot_tensor::DType;
 
 /// A contraction under construction.
@@ -120,11 +120,6 @@ impl<'f> Contraction<'_, '_, 'f> {
         sum
     }
 
-    /// Stride of a coordinate in an access; none if the access does not depend on it.
-    pub fn stride_of(access: &Access, coord: usize) -> Option<Size> {
-        access.strides.iter().find(|(c, stride)| *c == coord && *stride != Size::Const(0)).map(|(_, stride)| *stride)
-    }
-
     pub fn load(&mut self, ty: Type, address: Value, offset: i64) -> Value {
         self.ins().load(ty, plain(), address, offset as i32)
     }
@@ -194,6 +189,11 @@ impl<'f> Contraction<'_, '_, 'f> {
                 c.set(counter, next);
             },
         );
+    }
+
+    /// Runs `body` if the condition is not 0.
+    pub fn when(&mut self, condition: Value, body: impl FnOnce(&mut Self)) {
+        self.if_else(condition, body, |_| {});
     }
 
     /// Runs one of two bodies.

@@ -3,6 +3,7 @@
 //! Every element of C is one chain of multiply-adds in the order of k, whatever tile it is in, so its bits do not
 //! depend on where tiles are cut.
 
+use crate::clif::context::constant;
 use crate::clif::contract_build::{Contraction, WORD, block_args};
 use crate::clif::ops::little;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -11,7 +12,7 @@ use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use rabot_kernel::Size;
 
 /// Steps of the sum in one pass of the loop.
-const UNROLL: i64 = 4;
+const UNROLL: i64 = 1;
 
 /// Shape of a micro-kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,23 +29,6 @@ pub(super) enum Rows {
     Panel(Value),
     /// A pointer per row; the terms of a row are adjacent.
     Pointers(Vec<Value>),
-}
-
-/// Where a micro-kernel reads B.
-pub(super) struct Columns {
-    /// Start of each panel.
-    pub panels: Vec<Value>,
-    /// Bytes from one step to the next.
-    pub step: Step,
-}
-
-/// A distance in bytes.
-#[derive(Clone, Copy)]
-pub(super) enum Step {
-    /// Known now: it goes into the addresses.
-    Const(i64),
-    /// Known when the kernel runs.
-    Dynamic(Value),
 }
 
 /// Position of the loop over k.
@@ -73,8 +57,8 @@ pub(super) struct Micro {
     pub shape: Shape,
     /// Where it reads A.
     pub rows: Rows,
-    /// Where it reads B.
-    pub columns: Columns,
+    /// Where it reads B: the start of each panel.
+    pub panels: Vec<Value>,
 }
 
 impl Contraction<'_, '_, '_> {
@@ -88,7 +72,7 @@ impl Contraction<'_, '_, '_> {
             Rows::Pointers(_) => self.int(0),
         };
         let accumulators = vec![zero; micro.shape.rows * vectors];
-        let mut position = Position { accumulators, a, b: micro.columns.panels.clone() };
+        let mut position = Position { accumulators, a, b: micro.panels.clone() };
         let a_step = self.a_step(micro);
         let (passes, rest) = match self.kernel.k {
             Size::Const(k) => {
@@ -98,8 +82,8 @@ impl Contraction<'_, '_, '_> {
             Size::Param(_) => (i64::MAX, None),
         };
         if passes > 0 {
-            let mask = self.int(-UNROLL);
-            let whole = self.ins().band(self.common.steps, mask);
+            let (steps, mask) = (self.common.steps, self.int(-UNROLL));
+            let whole = self.ins().band(steps, mask);
             let bytes = self.mul_int(whole, a_step);
             let end = self.add(a, bytes);
             position = self.sum_loop(micro, position, end, UNROLL);
@@ -149,8 +133,7 @@ impl Contraction<'_, '_, '_> {
         start.with(self.cx.builder.block_params(after))
     }
 
-    /// One step of the sum, `step` steps after the position. The last one of a pass moves the position; where the
-    /// distance of rows of B is not known now, each one moves B.
+    /// One step of the sum, `step` steps after the position. The last one of a pass moves the position.
     fn sum_step(&mut self, micro: &Micro, at: &Position, step: i64, last: bool) -> Position {
         let b = self.row_of_b(micro, at, step);
         let mut sums = at.accumulators.iter();
@@ -174,13 +157,8 @@ impl Contraction<'_, '_, '_> {
         if last {
             let bytes = (step + 1) * self.a_step(micro);
             next.a = self.add_int(at.a, bytes);
-        }
-        for base in &mut next.b {
-            match micro.columns.step {
-                Step::Const(bytes) if last => *base = self.add_int(*base, (step + 1) * bytes),
-                Step::Const(_) => {}
-                Step::Dynamic(bytes) => *base = self.add(*base, bytes),
-            }
+            let bytes = (step + 1) * self.kernel.tile.nr as i64 * WORD;
+            next.b = at.b.iter().map(|&base| self.add_int(base, bytes)).collect();
         }
         next
     }
@@ -188,15 +166,12 @@ impl Contraction<'_, '_, '_> {
     fn row_of_b(&mut self, micro: &Micro, at: &Position, step: i64) -> Vec<Value> {
         let lanes = self.lanes();
         let per_panel = self.kernel.tile.nr / lanes;
-        let row = match micro.columns.step {
-            Step::Const(bytes) => step * bytes,
-            Step::Dynamic(_) => 0,
-        };
+        let row = step * self.kernel.tile.nr as i64 * WORD;
         (0..self.vectors(micro.shape))
             .map(|vector| {
                 let column = ((vector % per_panel) * lanes) as i64 * WORD;
                 let ty = self.operand_type();
-                self.load(ty, at.b[vector / per_panel], row + column)
+                self.ins().load(ty, constant(), at.b[vector / per_panel], (row + column) as i32)
             })
             .collect()
     }
@@ -235,11 +210,11 @@ impl Contraction<'_, '_, '_> {
     fn broadcast(&mut self, address: Value, offset: i64) -> Value {
         match (self.pairs(), self.cx.target.vectors) {
             (false, vectors) => {
-                let value = self.load(F32, address, offset);
+                let value = self.ins().load(F32, constant(), address, offset as i32);
                 if vectors { self.ins().splat(F32X4, value) } else { value }
             }
             (true, vectors) => {
-                let value = self.load(I32, address, offset);
+                let value = self.ins().load(I32, constant(), address, offset as i32);
                 if !vectors {
                     return value;
                 }

@@ -1,5 +1,9 @@
 //! Functions of the C library that compiled code may call.
 
+use cranelift_codegen::ir::types::{F32, F64};
+use cranelift_codegen::ir::{AbiParam, Signature};
+use cranelift_codegen::isa::CallConv;
+
 /// Namespace of these functions among external names; the index is that in [`SYMBOLS`].
 pub const NAMESPACE: u32 = 1;
 
@@ -80,6 +84,15 @@ pub fn index(name: &str, single: bool, operands: usize) -> Option<usize> {
         let base = if symbol.single { symbol.name.strip_suffix('f') } else { Some(symbol.name) };
         base == Some(name) && symbol.single == single && symbol.operands == operands
     })
+}
+
+/// Signature of a function.
+pub fn signature(symbol: &Symbol, call_conv: CallConv) -> Signature {
+    let ty = if symbol.single { F32 } else { F64 };
+    let mut signature = Signature::new(call_conv);
+    signature.params.resize(symbol.operands, AbiParam::new(ty));
+    signature.returns.push(AbiParam::new(ty));
+    signature
 }
 
 #[cfg(test)]

@@ -1,1 +1,334 @@
-//! Loop kernels.
+//! Loop kernels: the loops. What is done at each point is in `stage`.
+//!
+//! Work items are decoded once, at the first; then coordinates count up like an odometer. The dims that are no items
+//! are nested loops. Where the last outer dim is vectorized, it is done by vectors times an unroll factor, then by
+//! single vectors, then by scalars; all three give the same bits for an element.
+
+use crate::clif::access::ByteStride;
+use crate::clif::context::{KernelCx, LANES};
+use crate::clif::expr::{CoordValue, Memo, Point};
+use crate::clif::stage::StageInfo;
+use crate::error::KernelError;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_frontend::Variable;
+use rabot_kernel::{Access, Coord, Expr, LoopKernel, Size, Vectorize};
+use rabot_tensor::DType;
+
+/// Emits the body of a loop kernel. The function is then in the block after the loop, without a return.
+///
+/// **Errors**: an operation that is not compiled for its dtype, or a description that is inconsistent.
+pub fn emit(cx: &mut KernelCx, kernel: &LoopKernel) -> Result<(), KernelError> {
+    if kernel.items > kernel.outer.len() {
+        let (index, count) = (kernel.items, kernel.outer.len());
+        return Err(KernelError::Index { what: "work item dim", index, count });
+    }
+    LoopEmitter::new(cx, kernel)?.items()
+}
+
+/// A loop bound.
+#[derive(Clone, Copy)]
+pub(crate) enum Bound {
+    Const(i64),
+    Value(Value),
+}
+
+impl Bound {
+    pub(crate) fn new(cx: &mut KernelCx, size: Size) -> Bound {
+        match size {
+            Size::Const(value) => Bound::Const(value.max(0)),
+            Size::Param(_) => Bound::Value(cx.size(size)),
+        }
+    }
+
+    pub(crate) fn value(self, cx: &mut KernelCx) -> Value {
+        match self {
+            Bound::Const(value) => cx.builder.ins().iconst(I64, value),
+            Bound::Value(value) => value,
+        }
+    }
+
+    /// The largest multiple of `step` (a power of two) that is not larger.
+    pub(crate) fn round_down(self, cx: &mut KernelCx, step: i64) -> Bound {
+        match self {
+            Bound::Const(value) => Bound::Const(value / step * step),
+            Bound::Value(value) => {
+                let mask = cx.builder.ins().iconst(I64, -step);
+                Bound::Value(cx.builder.ins().band(value, mask))
+            }
+        }
+    }
+}
+
+/// What is done at a coordinate of a loop.
+pub(crate) type Body<'b, E> = &'b mut dyn FnMut(&mut E, CoordValue) -> Result<(), KernelError>;
+
+pub(crate) struct LoopEmitter<'a, 'f> {
+    pub(crate) cx: &'a mut KernelCx<'f>,
+    pub(crate) kernel: &'a LoopKernel,
+    pub(crate) stages: Vec<StageInfo>,
+    /// Strides of each coordinate that no addressing mode has: loops keep their products in variables.
+    strides: Vec<Vec<ByteStride>>,
+}
+
+impl<'a, 'f> LoopEmitter<'a, 'f> {
+    fn new(cx: &'a mut KernelCx<'f>, kernel: &'a LoopKernel) -> Result<Self, KernelError> {
+        let inner = kernel.stages.iter().map(|stage| stage.inner.len()).max().unwrap_or(0);
+        let mut strides = vec![Vec::new(); kernel.outer.len() + inner];
+        for_each_access(kernel, &mut |arg, access| {
+            let dtype = kernel.args.get(arg).map_or(DType::Bool, |arg| arg.dtype);
+            for &(coord, stride) in &access.strides {
+                let stride = ByteStride::new(stride, dtype);
+                if let Some(list) = strides.get_mut(coord)
+                    && !stride.is_scale()
+                    && stride != ByteStride::Const(0)
+                    && !list.contains(&stride)
+                {
+                    list.push(stride);
+                }
+            }
+        });
+        let stages = (0..kernel.stages.len())
+            .map(|index| StageInfo::new(kernel, index, cx.target.vectors))
+            .collect::<Result<_, _>>()?;
+        Ok(LoopEmitter { cx, kernel, stages, strides })
+    }
+
+    fn items(&mut self) -> Result<(), KernelError> {
+        let (begin, end) = (self.cx.begin, self.cx.end);
+        let kernel = self.kernel;
+        if kernel.items == 1 {
+            return self.for_range(Bound::Value(begin), Bound::Value(end), 1, 0, &mut |e, coord| {
+                e.outer(Point { coords: vec![coord], ..Point::default() })
+            });
+        }
+        let extents: Vec<Value> = kernel.outer[..kernel.items].iter().map(|&size| self.cx.size(size)).collect();
+        let digits: Vec<Variable> = extents.iter().map(|_| self.cx.builder.declare_var(I64)).collect();
+        let (start, exit) = (self.cx.builder.create_block(), self.cx.builder.create_block());
+        let any = self.cx.builder.ins().icmp(IntCC::SignedLessThan, begin, end);
+        self.cx.builder.ins().brif(any, start, &[], exit, &[]);
+        self.enter(start);
+        self.decode(begin, &extents, &digits);
+        // No strides belong to the item itself, so any coordinate number without strides will do.
+        self.counted(Bound::Value(begin), Bound::Value(end), 1, &[], &mut |e, _| {
+            let coords = digits.iter().map(|&v| CoordValue::variable(e.cx.builder.use_var(v))).collect();
+            e.outer(Point { coords, ..Point::default() })?;
+            e.advance(&extents, &digits);
+            Ok(())
+        })?;
+        self.cx.builder.ins().jump(exit, &[]);
+        self.enter(exit);
+        Ok(())
+    }
+
+    fn enter(&mut self, block: cranelift_codegen::ir::Block) {
+        self.cx.builder.switch_to_block(block);
+        self.cx.builder.seal_block(block);
+    }
+
+    /// Sets the coordinates to those of an item.
+    fn decode(&mut self, item: Value, extents: &[Value], digits: &[Variable]) {
+        let mut rest = item;
+        for (index, (&extent, &digit)) in extents.iter().zip(digits).enumerate().rev() {
+            let builder = &mut self.cx.builder;
+            if index == 0 {
+                builder.def_var(digit, rest);
+                return;
+            }
+            let quotient = builder.ins().udiv(rest, extent);
+            let product = builder.ins().imul(quotient, extent);
+            let remainder = builder.ins().isub(rest, product);
+            builder.def_var(digit, remainder);
+            rest = quotient;
+        }
+    }
+
+    /// Steps the coordinates to the next item.
+    fn advance(&mut self, extents: &[Value], digits: &[Variable]) {
+        let builder = &mut self.cx.builder;
+        let mut carry = builder.ins().iconst(I64, 1);
+        for (&extent, &digit) in extents.iter().zip(digits).rev() {
+            let old = builder.use_var(digit);
+            let next = builder.ins().iadd(old, carry);
+            let wraps = builder.ins().icmp(IntCC::Equal, next, extent);
+            let zero = builder.ins().iconst(I64, 0);
+            let next = builder.ins().select(wraps, zero, next);
+            builder.def_var(digit, next);
+            carry = builder.ins().uextend(I64, wraps);
+        }
+    }
+
+    /// The outer dims that follow those in `point`, then the stages.
+    fn outer(&mut self, point: Point) -> Result<(), KernelError> {
+        let dim = point.coords.len();
+        let Some(&extent) = self.kernel.outer.get(dim) else {
+            let memos = self.fresh_memos();
+            return self.stages(vec![point], vec![memos]);
+        };
+        let extent = Bound::new(self.cx, extent);
+        let last = dim + 1 == self.kernel.outer.len();
+        if last && self.kernel.vectorize == Vectorize::Outer {
+            return self.outer_last(point, dim, extent);
+        }
+        self.for_range(Bound::Const(0), extent, 1, dim, &mut |e, coord| e.outer(with_coord(&point, coord)))
+    }
+
+    /// The last outer dim, by vectors where all stages allow it.
+    fn outer_last(&mut self, point: Point, dim: Coord, extent: Bound) -> Result<(), KernelError> {
+        let memos = self.hoist_all(&point)?;
+        let (lanes, unroll) = match self.copy_lanes(dim) {
+            Some(lanes) => (lanes, 4),
+            None if self.stages.iter().all(|s| s.by_outer) => (LANES, self.outer_unroll()),
+            None => (1, 1),
+        };
+        let mut from = Bound::Const(0);
+        let widths = if lanes == 1 { &[][..] } else if unroll == 1 { &[1][..] } else { &[unroll, 1][..] };
+        for &unroll in widths {
+            let step = (lanes * unroll) as i64;
+            let to = extent.round_down(self.cx, step);
+            self.for_range(from, to, step, dim, &mut |e, coord| {
+                let points: Vec<Point> = (0..unroll)
+                    .map(|u| Point { lane: Some(dim), ..with_coord(&point, coord.plus((u * lanes) as i64)) })
+                    .collect();
+                let memos = points.iter().map(|_| memos.clone()).collect();
+                e.stages(points, memos)
+            })?;
+            from = to;
+        }
+        self.for_range(from, extent, 1, dim, &mut |e, coord| {
+            e.stages(vec![with_coord(&point, coord)], vec![memos.clone()])
+        })
+    }
+
+    fn outer_unroll(&self) -> usize {
+        let cost: usize = self.stages.iter().map(|s| s.cost * s.window.max(1)).sum();
+        match cost {
+            0..=64 => 4,
+            65..=160 => 2,
+            _ => 1,
+        }
+    }
+
+    /// All stages at points that differ in the lane coordinate only.
+    fn stages(&mut self, mut points: Vec<Point>, memos: Vec<Vec<Memo>>) -> Result<(), KernelError> {
+        for index in 0..self.kernel.stages.len() {
+            let memos = memos.iter().map(|list| list[index].clone()).collect();
+            let reduced = self.stage(index, &points, memos)?;
+            for (point, values) in points.iter_mut().zip(reduced) {
+                point.reduced.extend(values);
+            }
+        }
+        Ok(())
+    }
+
+    fn fresh_memos(&self) -> Vec<Memo> {
+        self.kernel.stages.iter().map(|stage| Memo::new(&stage.dag)).collect()
+    }
+
+    /// Emits what may not be repeated in the loop over the last outer dim and does not depend on it.
+    fn hoist_all(&mut self, point: &Point) -> Result<Vec<Memo>, KernelError> {
+        let mut memos = self.fresh_memos();
+        for (index, memo) in memos.iter_mut().enumerate() {
+            self.hoist(index, point, memo, false)?;
+        }
+        Ok(memos)
+    }
+
+    /// `body` for `from`, `from + step` … below `to`.
+    pub(crate) fn for_range(
+        &mut self,
+        from: Bound,
+        to: Bound,
+        step: i64,
+        coord: Coord,
+        body: Body<Self>,
+    ) -> Result<(), KernelError> {
+        let strides = self.strides.get(coord).cloned().unwrap_or_default();
+        if let (Bound::Const(first), Bound::Const(end)) = (from, to) {
+            if first >= end {
+                return Ok(());
+            }
+            if first + step >= end {
+                return body(self, CoordValue::constant(first));
+            }
+            return self.counted(from, to, step, &strides, body);
+        }
+        let (start, exit) = (self.cx.builder.create_block(), self.cx.builder.create_block());
+        let (first, end) = (from.value(self.cx), to.value(self.cx));
+        let any = self.cx.builder.ins().icmp(IntCC::SignedLessThan, first, end);
+        self.cx.builder.ins().brif(any, start, &[], exit, &[]);
+        self.enter(start);
+        self.counted(from, to, step, &strides, body)?;
+        self.cx.builder.ins().jump(exit, &[]);
+        self.enter(exit);
+        Ok(())
+    }
+
+    /// A loop that runs at least once.
+    fn counted(
+        &mut self,
+        from: Bound,
+        to: Bound,
+        step: i64,
+        strides: &[ByteStride],
+        body: Body<Self>,
+    ) -> Result<(), KernelError> {
+        let (first, end) = (from.value(self.cx), to.value(self.cx));
+        let counter = self.cx.builder.declare_var(I64);
+        self.cx.builder.def_var(counter, first);
+        let mut running = Vec::with_capacity(strides.len());
+        for &stride in strides {
+            let start = match from {
+                Bound::Const(0) => self.cx.builder.ins().iconst(I64, 0),
+                _ => stride.times(self.cx, first),
+            };
+            let step = self.cx.builder.ins().iconst(I64, step);
+            let step = stride.times(self.cx, step);
+            let variable = self.cx.builder.declare_var(I64);
+            self.cx.builder.def_var(variable, start);
+            running.push((stride, variable, step));
+        }
+        let (head, after) = (self.cx.builder.create_block(), self.cx.builder.create_block());
+        self.cx.builder.ins().jump(head, &[]);
+        self.cx.builder.switch_to_block(head);
+        let index = self.cx.builder.use_var(counter);
+        let products = running.iter().map(|&(stride, v, _)| (stride, self.cx.builder.use_var(v))).collect();
+        body(self, CoordValue { base: Some(index), add: 0, running: products })?;
+        let builder = &mut self.cx.builder;
+        for (_, variable, step) in running {
+            let old = builder.use_var(variable);
+            let next = builder.ins().iadd(old, step);
+            builder.def_var(variable, next);
+        }
+        let step = builder.ins().iconst(I64, step);
+        let next = builder.ins().iadd(index, step);
+        builder.def_var(counter, next);
+        let more = builder.ins().icmp(IntCC::SignedLessThan, next, end);
+        builder.ins().brif(more, head, &[], after, &[]);
+        builder.seal_block(head);
+        self.enter(after);
+        Ok(())
+    }
+}
+
+/// The point with one more coordinate.
+pub(crate) fn with_coord(point: &Point, coord: CoordValue) -> Point {
+    let mut point = point.clone();
+    point.coords.push(coord);
+    point
+}
+
+/// Every read and write of the kernel: argument and access.
+fn for_each_access(kernel: &LoopKernel, visit: &mut dyn FnMut(usize, &Access)) {
+    for stage in &kernel.stages {
+        for node in stage.dag.nodes() {
+            if let Expr::Load { arg, access } = &node.expr {
+                visit(*arg, access);
+            }
+        }
+        for store in &stage.stores {
+            visit(store.arg, &store.access);
+        }
+    }
+}

@@ -3,8 +3,16 @@
 pub mod access;
 pub mod cast;
 pub mod context;
+pub mod contract;
+mod contract_build;
+mod contract_epilogue;
+mod contract_micro;
 pub mod expr;
 pub mod libm;
 pub mod loops;
 pub mod math;
 pub mod ops;
+mod pack;
+mod pack_patches;
+mod reduce;
+mod stage;

@@ -1,0 +1,120 @@
+//! One kernel: from description to machine code.
+
+use crate::clif::context::{CodeTarget, KernelCx, kernel_signature};
+use crate::clif::{contract, loops};
+use crate::error::{CodegenError, KernelError};
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{Function, InstBuilder, UserFuncName};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_module::{FuncId, ModuleReloc};
+use rabot_kernel::{KernelDesc, Plan, Step};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Machine code of a function, not yet placed.
+pub(crate) struct Compiled {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) alignment: u64,
+    pub(crate) relocations: Vec<ModuleReloc>,
+    /// Assembly text, if asked for.
+    pub(crate) assembly: Option<String>,
+}
+
+/// A machine and Cranelift's back end for it.
+pub(crate) struct Machine {
+    pub(crate) isa: OwnedTargetIsa,
+    pub(crate) target: CodeTarget,
+}
+
+/// Builds the CLIF of a kernel.
+pub(crate) fn build(kernel: &KernelDesc, machine: &Machine) -> Result<Function, KernelError> {
+    let signature = kernel_signature(&machine.target);
+    let mut function = Function::with_name_signature(UserFuncName::default(), signature);
+    let mut context = FunctionBuilderContext::new();
+    let builder = FunctionBuilder::new(&mut function, &mut context);
+    let mut cx = KernelCx::new(builder, machine.target, kernel.args());
+    match kernel {
+        KernelDesc::Loop(kernel) => loops::emit(&mut cx, kernel)?,
+        KernelDesc::Contract(kernel) => contract::emit_contract(&mut cx, kernel)?,
+    }
+    cx.builder.ins().return_(&[]);
+    cx.builder.finalize(machine.isa.frontend_config());
+    Ok(function)
+}
+
+/// Compiles a function. `id` is the one it will have in its module.
+pub(crate) fn compile(
+    context: &mut Context,
+    function: Function,
+    machine: &Machine,
+    id: FuncId,
+    assembly: bool,
+) -> Result<Compiled, KernelError> {
+    context.clear();
+    context.func = function;
+    context.set_disasm(assembly);
+    let backend = |error: cranelift_codegen::CompileError| KernelError::Backend(format!("{:?}", error.inner));
+    let code = context.compile(&*machine.isa, &mut ControlPlane::default()).map_err(backend)?;
+    let (bytes, alignment) = (code.buffer.data().to_vec(), code.buffer.alignment as u64);
+    let (relocations, assembly) = (code.buffer.relocs().to_vec(), code.vcode.clone());
+    let relocations =
+        relocations.iter().map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id)).collect();
+    Ok(Compiled { bytes, alignment, relocations, assembly })
+}
+
+/// Compiles all kernels of a plan, on as many threads as there are. `ids` are theirs in the module.
+///
+/// **Errors**: those of the first kernel that fails, by number.
+pub(crate) fn compile_all(plan: &Plan, machine: &Machine, ids: &[FuncId]) -> Result<Vec<Compiled>, CodegenError> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Result<Compiled, KernelError>>>> = ids.iter().map(|_| Mutex::new(None)).collect();
+    let work = || {
+        let mut context = Context::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(kernel), Some(slot)) = (plan.kernels.get(index), results.get(index)) else { return };
+            let compiled = build(kernel, machine)
+                .and_then(|function| compile(&mut context, function, machine, ids[index], false));
+            *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(compiled);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(ids.len());
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let collect = |(index, slot): (usize, Mutex<Option<Result<Compiled, KernelError>>>)| {
+        let result = slot.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let missing = || Err(KernelError::Inconsistent("it was not compiled".to_owned()));
+        result.unwrap_or_else(missing).map_err(|reason| kernel_error(plan, index, reason))
+    };
+    results.into_iter().enumerate().map(collect).collect()
+}
+
+/// The error of a kernel, with its name and the source nodes of the first call that uses it.
+pub(crate) fn kernel_error(plan: &Plan, index: usize, reason: KernelError) -> CodegenError {
+    let kernel = plan.kernel_names.get(index).cloned().unwrap_or_else(|| format!("#{index}"));
+    CodegenError::Kernel { kernel, sources: sources_of(&plan.steps, index), reason }
+}
+
+fn sources_of(steps: &[Step], kernel: usize) -> Vec<Arc<str>> {
+    for step in steps {
+        let found = match step {
+            Step::Call(call) if call.kernel == kernel => call.sources.clone(),
+            Step::If { then_steps, else_steps, .. } => {
+                let first = sources_of(then_steps, kernel);
+                if first.is_empty() { sources_of(else_steps, kernel) } else { first }
+            }
+            Step::Call(_) | Step::Host(_) => Vec::new(),
+        };
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    Vec::new()
+}
