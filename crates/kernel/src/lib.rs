@@ -7,8 +7,9 @@
 
 mod dag;
 mod desc;
-mod pack;
+mod lower;
 mod memory;
+mod pack;
 mod plan;
 
 pub use dag::{Access, BinaryFn, Coord, Dag, Expr, ExprId, ExprNode, Size, UnaryFn};
@@ -16,6 +17,7 @@ pub use desc::{
     Arg, ContractKernel, KernelDesc, LoopKernel, Operand, Patches, ReduceFn, Reduction, Stage, Store, Tile,
     Vectorize,
 };
+pub use lower::{PlanError, Unplannable, plan};
 pub use memory::{BUFFER_ALIGN_BYTES, Interval, assign_offsets};
 pub use pack::{PackError, PackSource, SCRATCH_ALIGN_BYTES, pack_f32, pack_i16, scratch_bytes};
 pub use plan::{Buffer, BufferId, Call, Check, Constant, HostCall, HostFn, Plan, Port, Step, Storage};

@@ -57,8 +57,7 @@ mod tests {
     #[test]
     fn live_buffers_never_overlap_and_dead_ones_are_reused() {
         let interval = |bytes, first, last| Interval { bytes, first, last };
-        let intervals =
-            [interval(1000, 0, 1), interval(1000, 1, 2), interval(900, 2, 3), interval(10, 0, 3)];
+        let intervals = [interval(1000, 0, 1), interval(1000, 1, 2), interval(900, 2, 3), interval(10, 0, 3)];
         let (offsets, total) = assign_offsets(&intervals).unwrap();
         for (i, a) in intervals.iter().enumerate() {
             for (j, b) in intervals.iter().enumerate().skip(i + 1) {

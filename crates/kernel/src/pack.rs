@@ -202,7 +202,11 @@ fn pack_f32_from<const N: usize>(
                 for (at, terms) in panel.chunks_mut(TERMS_ABREAST * width).enumerate() {
                     for lane in 0..lanes {
                         let line = &elements[source.index(batch, column + lane, at * TERMS_ABREAST)..];
-                        terms[lane..].iter_mut().step_by(width).zip(line).for_each(|(to, from)| *to = widen(*from));
+                        terms[lane..]
+                            .iter_mut()
+                            .step_by(width)
+                            .zip(line)
+                            .for_each(|(to, from)| *to = widen(*from));
                     }
                 }
             });
@@ -269,7 +273,10 @@ fn in_panels(
         .chunks_mut(matrix)
         .enumerate()
         .flat_map(|(batch, matrix)| {
-            matrix.chunks_mut(block).enumerate().map(move |(at, block)| (batch, at * PANELS_ABREAST * width, block))
+            matrix
+                .chunks_mut(block)
+                .enumerate()
+                .map(move |(at, block)| (batch, at * PANELS_ABREAST * width, block))
         })
         .collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -291,7 +298,13 @@ fn in_panels(
 mod tests {
     use super::*;
 
-    fn source<'a>(bytes: &'a [u8], dtype: DType, outer: usize, k: usize, strides: (usize, usize)) -> PackSource<'a> {
+    fn source<'a>(
+        bytes: &'a [u8],
+        dtype: DType,
+        outer: usize,
+        k: usize,
+        strides: (usize, usize),
+    ) -> PackSource<'a> {
         let (outer_stride, k_stride) = strides;
         PackSource { bytes, dtype, offset: 0, batch: 1, batch_stride: 0, outer, outer_stride, k, k_stride }
     }
@@ -346,7 +359,10 @@ mod tests {
         let range = pack_f32(&source(&bytes, DType::F32, 2, 2, (2, 1)), 4);
         assert_eq!(range, Err(PackError::Range { needed: 4, available: 3 }));
         assert!(matches!(pack_f32(&source(&bytes, DType::I8, 1, 1, (1, 1)), 4), Err(PackError::DType(..))));
-        assert!(matches!(pack_i16(&source(&bytes, DType::F32, 1, 1, (1, 1)), 4, &[0]), Err(PackError::DType(..))));
+        assert!(matches!(
+            pack_i16(&source(&bytes, DType::F32, 1, 1, (1, 1)), 4, &[0]),
+            Err(PackError::DType(..))
+        ));
         let zeros = pack_i16(&source(&bytes, DType::I8, 3, 1, (1, 1)), 4, &[0, 0]);
         assert_eq!(zeros, Err(PackError::ZeroPoints { given: 2, outer: 3 }));
     }

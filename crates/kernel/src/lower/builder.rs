@@ -49,13 +49,7 @@ impl<'p> Builder<'p> {
             steps: Vec::new(),
             checks: Vec::new(),
         };
-        Builder {
-            profile,
-            plan,
-            kernel_ids: HashMap::new(),
-            constant_ids: HashMap::new(),
-            steps: Vec::new(),
-        }
+        Builder { profile, plan, kernel_ids: HashMap::new(), constant_ids: HashMap::new(), steps: Vec::new() }
     }
 
     /// A new buffer.

@@ -64,14 +64,4 @@ impl Frame {
         }
         access
     }
-
-    /// The access of a view whose runs of dims are walked by one coordinate each.
-    pub fn run_access(&mut self, view: &View, runs: &[Vec<usize>], coords: &[Coord]) -> Access {
-        let strides: Vec<(Coord, Dim)> = runs
-            .iter()
-            .zip(coords)
-            .filter_map(|(run, &coord)| run.last().map(|&axis| (coord, view.strides[axis].clone())))
-            .collect();
-        self.access(&view.offset, &strides)
-    }
 }

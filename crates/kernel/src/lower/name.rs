@@ -45,7 +45,10 @@ fn loop_kind(kernel: &LoopKernel) -> &'static str {
 pub(super) fn is_move(kernel: &LoopKernel) -> bool {
     kernel.stages.iter().all(|stage| {
         stage.reductions.is_empty()
-            && stage.stores.iter().all(|s| matches!(stage.dag[s.value].expr, Expr::Load { .. } | Expr::Const(_)))
+            && stage
+                .stores
+                .iter()
+                .all(|s| matches!(stage.dag[s.value].expr, Expr::Load { .. } | Expr::Const(_)))
     })
 }
 

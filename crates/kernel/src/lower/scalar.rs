@@ -273,7 +273,13 @@ pub(super) fn variadic(dag: &mut Dag, op: VariadicOp, operands: &[ExprId]) -> Ex
 
 /// `saturate(round(x / scale) + zero_point)`, as an integer of dtype `to`; the same f32 operations as the
 /// interpreter's, so the same bits.
-pub(super) fn quantize(dag: &mut Dag, x: ExprId, scale: ExprId, zero_point: Option<ExprId>, to: DType) -> ExprId {
+pub(super) fn quantize(
+    dag: &mut Dag,
+    x: ExprId,
+    scale: ExprId,
+    zero_point: Option<ExprId>,
+    to: DType,
+) -> ExprId {
     let ratio = dag.binary(BinaryFn::Div, x, scale);
     round_to_int(dag, ratio, zero_point, to)
 }

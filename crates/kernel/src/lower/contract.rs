@@ -1,0 +1,478 @@
+//! Matrix products and convolutions, with the elementwise nodes after them as epilogue.
+
+use super::Lowering;
+use super::exprs::{Domain, Exprs, Leaf, LoopDim};
+use super::frame::Frame;
+use super::view::{View, mergeable_runs, run_size};
+use crate::pack::{PackSource, pack_f32, scratch_bytes};
+use crate::{
+    BinaryFn, ContractKernel, Coord, Dag, Expr, ExprId, LoopKernel, Operand, ReduceFn, Reduction, Size,
+    Stage, Store, Tile, Vectorize,
+};
+use bytes::Bytes;
+use rabot_ir::{Dim, NodeId, Op, Value};
+use rabot_tensor::DType;
+use std::collections::{HashMap, HashSet};
+
+/// Elements of a block of B that is packed when the kernel runs: 256 KiB of f32, a part of the second-level cache.
+const BLOCK_ELEMENTS: i64 = 65536;
+/// Items below which a contraction is cut further, so that threads can share it.
+const MIN_ITEMS: i64 = 4;
+
+/// What the nodes around a contraction are, after those that cannot join were split off.
+pub(super) struct Epilogue {
+    /// All nodes of the kernel, the anchor included.
+    pub nodes: Vec<NodeId>,
+    /// Values that the kernel writes.
+    pub roots: Vec<Value>,
+    /// Nodes to be planned afterwards.
+    pub late: Vec<NodeId>,
+}
+
+/// A matrix product over the axes of its result.
+struct Product {
+    /// The result's shape, with a row and a column as its last axes.
+    shape: Vec<Dim>,
+    /// A over the result's axes: stride 0 along the column; and its k stride.
+    a: View,
+    a_k: Dim,
+    /// B over the result's axes: stride 0 along the row; and its k stride.
+    b: View,
+    b_k: Dim,
+    k: Dim,
+    /// Factor of the product.
+    alpha: f32,
+    /// Addend over the result's axes, and its factor.
+    addend: Option<(View, f32)>,
+}
+
+/// Loop dims of a contraction's epilogue.
+pub(super) struct Axes {
+    /// Batch dims.
+    pub batch: Vec<LoopDim>,
+    /// The row, unless it is one.
+    pub row: Option<LoopDim>,
+    /// The column, unless it is one.
+    pub column: Option<LoopDim>,
+}
+
+impl Axes {
+    /// The domain over batch, row and column.
+    pub fn domain(&self) -> Domain {
+        let mut dims: Vec<(Coord, LoopDim)> = self.batch.iter().cloned().enumerate().collect();
+        let row = self.batch.len();
+        dims.extend(self.row.clone().map(|dim| (row, dim)));
+        dims.extend(self.column.clone().map(|dim| (row + 1, dim)));
+        Domain { dims }
+    }
+}
+
+impl Lowering<'_, '_, '_> {
+    /// Plans a contraction with the elementwise nodes of its group; false if no kernel takes it.
+    pub(super) fn lower_contraction(&mut self, group: &[NodeId], anchor: NodeId) -> bool {
+        let node = self.graph.node(anchor);
+        let dtype = node.outputs[0].fact.dtype();
+        let float = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
+        let matrices = matches!(node.op, Op::MatMul(_) | Op::Gemm(_));
+        if !float && !matrices {
+            return false;
+        }
+        let epilogue = self.split_epilogue(group, anchor, float);
+        let done = match &self.graph.node(anchor).op {
+            Op::Conv(_) => self.lower_conv(&epilogue, anchor),
+            Op::ConvTranspose(_) => self.lower_conv_transpose(&epilogue, anchor),
+            _ => self.lower_matmul(&epilogue, anchor, float),
+        };
+        if done && !epilogue.late.is_empty() {
+            self.lower_elementwise(&epilogue.late);
+        }
+        done
+    }
+
+    /// Plans what comes before the anchor, and finds what can follow it in the same kernel.
+    pub(super) fn split_epilogue(&mut self, group: &[NodeId], anchor: NodeId, fuse: bool) -> Epilogue {
+        let (before, mut after) = self.split_at(group, anchor);
+        if !before.is_empty() {
+            self.lower_elementwise(&before);
+        }
+        let shape = self.graph.fact(Value { node: anchor, slot: 0 }).shape();
+        let fits = after.iter().all(|&id| {
+            let fact = &self.graph.node(id).outputs[0].fact;
+            fact.shape() == shape
+                && !matches!(fact.dtype(), DType::F16 | DType::BF16)
+                && self.has_compiled_dtypes(id)
+        });
+        let late = if fits && fuse { vec![] } else { std::mem::take(&mut after) };
+        let mut nodes = vec![anchor];
+        nodes.extend(after);
+        let roots = self.roots(&nodes);
+        Epilogue { nodes, roots, late }
+    }
+
+    fn lower_matmul(&mut self, epilogue: &Epilogue, anchor: NodeId, float: bool) -> bool {
+        let Some(product) = self.product(anchor) else { return false };
+        let output = Value { node: anchor, slot: 0 };
+        let members = self.members(&epilogue.nodes[1..]);
+        let result = self.graph.fact(output).shape().to_vec();
+        let mut views = self.leaf_views(&members, &epilogue.roots, &HashSet::from([output]), &result);
+        let mut targets: Vec<View> = epilogue.roots.iter().map(|&root| self.allocate(root)).collect();
+        // Vectors of operands have a row or column of one element in the product's shape.
+        for view in views.values_mut().chain(&mut targets) {
+            let Some(extended) = view.reshape(&product.shape) else { return false };
+            *view = extended;
+        }
+        let rank = product.shape.len();
+        let shared_b = product.b.strides[..rank - 2].iter().all(|s| s.is(0));
+        let cuts: Vec<usize> = if shared_b { vec![rank - 1] } else { vec![rank - 2, rank - 1] };
+        let mut all: Vec<&View> = views.values().chain(&targets).collect();
+        all.extend([&product.a, &product.b]);
+        all.extend(product.addend.as_ref().map(|(view, _)| view));
+        let shape = product.shape.clone();
+        // The row's own stride of B is 0, which would keep it from merging with a batch that B does not have.
+        let runs = mergeable_runs(&shape, &all, &cuts);
+        let loop_dim = |run: &Vec<usize>| LoopDim {
+            size: run_size(&shape, run),
+            axis: run[run.len() - 1],
+            factor: Dim::from(1),
+        };
+        let column = runs.iter().find(|run| run[0] == rank - 1).map(loop_dim);
+        let mut leading: Vec<LoopDim> = runs.iter().filter(|run| run[0] != rank - 1).map(loop_dim).collect();
+        let has_row = shared_b || leading.last().is_some_and(|dim| dim.axis == rank - 2);
+        let row = if has_row { leading.pop() } else { None };
+        let axes = Axes { batch: leading, row, column };
+        let views = EpilogueViews { views, targets };
+        if float {
+            self.emit_matmul(product, axes, views, epilogue);
+        } else {
+            self.emit_matmul_loop(product, axes, views, epilogue);
+        }
+        true
+    }
+
+    /// The product that a `MatMul` or `Gemm` is.
+    fn product(&mut self, anchor: NodeId) -> Option<Product> {
+        let inputs = self.graph.node(anchor).inputs.clone();
+        let operand = |slot: usize| inputs.get(slot).copied().flatten();
+        let (mut a, mut b) = (self.view(operand(0)?), self.view(operand(1)?));
+        let mut shape = self.graph.node(anchor).outputs[0].fact.shape().to_vec();
+        let (mut alpha, mut addend) = (1.0, None);
+        if let Op::Gemm(op) = &self.graph.node(anchor).op {
+            alpha = op.alpha;
+            if op.trans_a {
+                a = a.transpose(&[1, 0]);
+            }
+            if op.trans_b {
+                b = b.transpose(&[1, 0]);
+            }
+            if let Some(c) = operand(2) {
+                addend = Some((self.view(c).broadcast(&shape), op.beta));
+            }
+        }
+        let one = Dim::from(1);
+        if b.shape.len() == 1 {
+            b = b.reshape(&[b.shape[0].clone(), one.clone()])?;
+            shape.push(one.clone());
+        }
+        if a.shape.len() == 1 {
+            a = a.reshape(&[one.clone(), a.shape[0].clone()])?;
+            shape.insert(shape.len() - 1, one.clone());
+        }
+        let (a_rank, b_rank, rank) = (a.shape.len(), b.shape.len(), shape.len());
+        let k = a.shape[a_rank - 1].clone();
+        let (a_k, b_k) = (a.strides[a_rank - 1].clone(), b.strides[b_rank - 2].clone());
+        let mut a_shape = a.shape.clone();
+        a_shape[a_rank - 1] = one.clone();
+        a.strides[a_rank - 1] = Dim::from(0);
+        let a = View { shape: a_shape, ..a }.broadcast(&shape);
+        let mut b_shape = b.shape.clone();
+        b_shape[b_rank - 2] = one;
+        b.strides[b_rank - 2] = Dim::from(0);
+        let b = View { shape: b_shape, ..b }.broadcast(&shape);
+        debug_assert_eq!(rank, a.shape.len());
+        Some(Product { shape, a, a_k, b, b_k, k, alpha, addend })
+    }
+
+    fn emit_matmul(&mut self, product: Product, axes: Axes, views: EpilogueViews, epilogue: &Epilogue) {
+        let mut frame = Frame::default();
+        let tile = self.micro_tile();
+        let stride = |view: &View, dim: &Option<LoopDim>| {
+            dim.as_ref().map_or(Dim::from(0), |d| view.strides[d.axis].clone())
+        };
+        let size = |dim: &Option<LoopDim>| dim.as_ref().map_or(Dim::from(1), |d| d.size.clone());
+        let (m, n) = (size(&axes.row), size(&axes.column));
+        let b_packed = self.pack_matrix(&axes, &n, &product, tile.nr);
+        let packed_b = b_packed.is_some();
+        let a = self.strided(&mut frame, &product.a, &axes, &stride(&product.a, &axes.row), &product.a_k);
+        let b = match b_packed {
+            Some(view) => {
+                let arg = frame.arg(&view, false);
+                Operand::Packed { arg, batch: vec![Size::Const(0); axes.batch.len()] }
+            }
+            None => {
+                self.strided(&mut frame, &product.b, &axes, &stride(&product.b, &axes.column), &product.b_k)
+            }
+        };
+        let batch: Dim = axes.batch.iter().map(|d| &d.size).product();
+        let tile = blocks(tile, &m, &n, &product.k, &batch, packed_b);
+        let domain = axes.domain();
+        let (dag, stores) = self.epilogue(&mut frame, &domain, &views, epilogue, DType::F32, |exprs, acc| {
+            let mut value = acc;
+            if product.alpha != 1.0 {
+                let alpha = exprs.dag.constant(DType::F32, product.alpha as f64);
+                value = exprs.dag.binary(BinaryFn::Mul, value, alpha);
+            }
+            if let Some((view, beta)) = &product.addend {
+                let mut addend = exprs.load(view);
+                if *beta != 1.0 {
+                    let beta = exprs.dag.constant(DType::F32, *beta as f64);
+                    addend = exprs.dag.binary(BinaryFn::Mul, addend, beta);
+                }
+                value = exprs.dag.binary(BinaryFn::Add, value, addend);
+            }
+            value
+        });
+        let shape =
+            Extents { batch: axes.batch.iter().map(|d| d.size.clone()).collect(), m, n, k: product.k };
+        self.call_contraction(frame, shape, a, b, DType::F32, dag, stores, tile, epilogue);
+    }
+
+    /// A matrix product of a dtype that has no micro-kernel: a reduction in a loop nest.
+    fn emit_matmul_loop(&mut self, product: Product, axes: Axes, views: EpilogueViews, epilogue: &Epilogue) {
+        let mut frame = Frame::default();
+        let mut dims: Vec<LoopDim> = axes.batch.clone();
+        dims.extend(axes.row.clone());
+        dims.extend(axes.column.clone());
+        let sizes: Vec<Dim> = dims.iter().map(|d| d.size.clone()).collect();
+        let domain = Domain { dims: dims.into_iter().enumerate().collect() };
+        let dtype = views.targets[0].dtype;
+        let mut dag = Dag::default();
+        let mut factors = Vec::new();
+        for (view, k_stride) in [(&product.a, &product.a_k), (&product.b, &product.b_k)] {
+            let mut strides = domain.strides(view);
+            strides.push((sizes.len(), k_stride.clone()));
+            let access = frame.access(&view.offset, &strides);
+            let arg = frame.arg(view, false);
+            factors.push(dag.push(Expr::Load { arg, access }, dtype));
+        }
+        let value = dag.binary(BinaryFn::Mul, factors[0], factors[1]);
+        let inner = vec![frame.size(&product.k)];
+        let reductions = vec![Reduction { function: ReduceFn::Sum, value }];
+        let mut stages = vec![Stage { inner, dag, reductions, stores: vec![] }];
+        let mut dag = Dag::default();
+        let mut value = dag.push(Expr::Reduced(0), dtype);
+        if product.alpha != 1.0 {
+            let alpha = dag.constant(dtype, product.alpha as f64);
+            value = dag.binary(BinaryFn::Mul, value, alpha);
+        }
+        if let Some((view, beta)) = &product.addend {
+            let access = frame.access(&view.offset, &domain.strides(view));
+            let arg = frame.arg(view, false);
+            let addend = dag.push(Expr::Load { arg, access }, dtype);
+            let beta = dag.constant(dtype, *beta as f64);
+            let scaled = dag.binary(BinaryFn::Mul, addend, beta);
+            value = dag.binary(BinaryFn::Add, value, scaled);
+        }
+        let target = &views.targets[0];
+        let access = frame.access(&target.offset, &domain.strides(target));
+        let store = Store { arg: frame.arg(target, true), access, value };
+        stages.push(Stage { inner: vec![], dag, reductions: vec![], stores: vec![store] });
+        let outer = frame.sizes(&sizes);
+        let items = outer.len();
+        let mut origin = self.origin(&epilogue.nodes, &epilogue.roots);
+        origin.flops = sizes.iter().product::<Dim>() * product.k * Dim::from(2);
+        let vectorize = Vectorize::Inner;
+        let kernel = LoopKernel { args: frame.args.clone(), outer, items, stages, vectorize };
+        self.b.call_loop(kernel, frame, sizes.iter().product(), origin);
+    }
+
+    /// A strided operand over the axes of a product.
+    fn strided(&self, frame: &mut Frame, view: &View, axes: &Axes, outer: &Dim, k: &Dim) -> Operand {
+        let strides: Vec<Dim> = axes.batch.iter().map(|d| view.strides[d.axis].clone()).collect();
+        Operand::Strided {
+            arg: frame.arg(view, false),
+            offset: frame.size(&view.offset),
+            batch: frame.sizes(&strides),
+            outer: frame.size(outer),
+            k: frame.size(k),
+            zero_point: 0,
+        }
+    }
+
+    /// B in panels, if it is a constant that all of the batch shares.
+    fn pack_matrix(&mut self, axes: &Axes, columns: &Dim, product: &Product, width: usize) -> Option<View> {
+        let view = &product.b;
+        if !axes.batch.iter().all(|d| view.strides[d.axis].is(0)) {
+            return None;
+        }
+        let constant = self.constant_of(view)?;
+        let stride = axes.column.as_ref().map_or(Dim::from(0), |d| view.strides[d.axis].clone());
+        let source = PackSource {
+            bytes: &constant,
+            dtype: view.dtype,
+            offset: view.offset.as_usize()?,
+            batch: 1,
+            batch_stride: 0,
+            outer: columns.as_usize()?,
+            outer_stride: stride.as_usize()?,
+            k: product.k.as_usize()?,
+            k_stride: product.b_k.as_usize()?,
+        };
+        let bytes = pack_f32(&source, width).ok()?;
+        Some(self.packed_view(bytes, DType::F32))
+    }
+
+    /// A buffer of packed data as a view.
+    pub(super) fn packed_view(&mut self, bytes: Vec<u8>, dtype: DType) -> View {
+        let elements = Dim::from(bytes.len() / dtype.size_bytes());
+        let buffer = self.b.packed(Bytes::from(bytes), dtype);
+        View::dense(buffer, dtype, &[elements])
+    }
+
+    /// The bytes that a view looks at, if they are constant.
+    pub(super) fn constant_of(&self, view: &View) -> Option<Bytes> {
+        match self.b.plan.buffers[view.buffer].storage {
+            crate::Storage::Constant(index) => Some(self.b.plan.constants[index].bytes.clone()),
+            _ => None,
+        }
+    }
+
+    /// The micro-kernel that fits the target's registers: 12 accumulators, two vectors of B and one of A in sixteen
+    /// registers; 16 of 24 where there are thirty-two.
+    pub(super) fn micro_tile(&self) -> Tile {
+        let mr = if self.b.profile.arch == rabot_target::Arch::X86_64 { 6 } else { 8 };
+        Tile { mr, nr: 8, rows: mr, columns: 8 }
+    }
+
+    /// The epilogue's DAG and stores; `start` makes the anchor's result of the accumulator.
+    pub(super) fn epilogue(
+        &mut self,
+        frame: &mut Frame,
+        domain: &Domain,
+        views: &EpilogueViews,
+        epilogue: &Epilogue,
+        accumulator: DType,
+        start: impl FnOnce(&mut Exprs<'_, '_>, ExprId) -> ExprId,
+    ) -> (Dag, Vec<Store>) {
+        let members = self.members(&epilogue.nodes[1..]);
+        let mut exprs = Exprs {
+            members: &members,
+            views: &views.views,
+            domain,
+            frame,
+            dag: Dag::default(),
+            given: HashMap::new(),
+        };
+        let accumulator = exprs.dag.push(Expr::Accumulator, accumulator);
+        let result = start(&mut exprs, accumulator);
+        exprs.given.insert(Value { node: epilogue.nodes[0], slot: 0 }, result);
+        let values: Vec<ExprId> = epilogue.roots.iter().map(|&root| exprs.value(root)).collect();
+        let dag = exprs.dag;
+        let mut stores = Vec::new();
+        for (target, value) in views.targets.iter().zip(values) {
+            let access = frame.access(&target.offset, &domain.strides(target));
+            stores.push(Store { arg: frame.arg(target, true), access, value });
+        }
+        (dag, stores)
+    }
+
+    /// Adds the kernel to the plan.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one kernel, each used once")]
+    pub(super) fn call_contraction(
+        &mut self,
+        mut frame: Frame,
+        shape: Extents,
+        a: Operand,
+        b: Operand,
+        accumulator: DType,
+        epilogue_dag: Dag,
+        stores: Vec<Store>,
+        tile: Tile,
+        epilogue: &Epilogue,
+    ) {
+        let kernel = ContractKernel {
+            batch: frame.sizes(&shape.batch),
+            m: frame.size(&shape.m),
+            n: frame.size(&shape.n),
+            k: frame.size(&shape.k),
+            args: frame.args.clone(),
+            a,
+            b,
+            accumulator,
+            epilogue: epilogue_dag,
+            stores,
+            tile,
+        };
+        let scratch = scratch_bytes(&kernel, &shape.k);
+        let batch: Dim = shape.batch.iter().product();
+        let row_blocks = shape.m.ceil_div(&Dim::from(tile.rows));
+        let column_blocks = shape.n.ceil_div(&Dim::from(tile.columns));
+        let mut origin = self.origin(&epilogue.nodes, &epilogue.roots);
+        let results = batch.clone() * shape.m * shape.n;
+        origin.flops = results * (shape.k * Dim::from(2) + Dim::from(epilogue.nodes.len() - 1));
+        self.b.call_contract(kernel, frame, batch * row_blocks * column_blocks, scratch, origin);
+    }
+}
+
+/// Views of what an epilogue reads and writes, over the axes of the result.
+pub(super) struct EpilogueViews {
+    /// What is read.
+    pub views: HashMap<Leaf, View>,
+    /// What is written.
+    pub targets: Vec<View>,
+}
+
+/// Extents of a contraction.
+pub(super) struct Extents {
+    /// Batch dims.
+    pub batch: Vec<Dim>,
+    /// Rows.
+    pub m: Dim,
+    /// Columns.
+    pub n: Dim,
+    /// Terms of the sum.
+    pub k: Dim,
+}
+
+/// `count` cut into blocks of at most `max`, a multiple of `unit`, as equal as can be.
+pub(super) fn even_blocks(count: &Dim, max: usize, unit: usize) -> usize {
+    let max = max.max(unit) / unit * unit;
+    match count.as_usize() {
+        None => max,
+        Some(count) => {
+            let blocks = count.div_ceil(max).max(1);
+            count.div_ceil(blocks).next_multiple_of(unit).max(unit)
+        }
+    }
+}
+
+/// Blocks of a matrix product. Where B is packed already, items are cut along the columns so that each streams its
+/// own weights; else along the rows, so that few blocks of B are packed more than once.
+fn blocks(tile: Tile, m: &Dim, n: &Dim, k: &Dim, batch: &Dim, packed_b: bool) -> Tile {
+    let k = k.as_const().unwrap_or(256).max(1);
+    let (rows, mut columns) = if packed_b {
+        (even_blocks(m, 384, tile.mr), even_blocks(n, 256, tile.nr))
+    } else {
+        let widest = (BLOCK_ELEMENTS / k).clamp(tile.nr as i64, 512) as usize;
+        (even_blocks(m, 768, tile.mr), even_blocks(n, widest, tile.nr))
+    };
+    if let (Some(batch), Some(m), Some(n)) = (batch.as_const(), m.as_usize(), n.as_usize()) {
+        let items = batch * (m.div_ceil(rows) * n.div_ceil(columns)) as i64;
+        if items < MIN_ITEMS && n * k as usize >= 16384 {
+            columns = even_blocks(&Dim::from(n), n.div_ceil(MIN_ITEMS as usize), tile.nr);
+        }
+    }
+    Tile { rows, columns, ..tile }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_even_and_whole_tiles() {
+        assert_eq!(even_blocks(&Dim::from(49), 1024, 8), 56);
+        assert_eq!(even_blocks(&Dim::from(1000), 512, 8), 504);
+        assert_eq!(even_blocks(&Dim::from(0), 512, 8), 8);
+        assert_eq!(even_blocks(&Dim::symbol("n"), 100, 8), 96);
+    }
+}

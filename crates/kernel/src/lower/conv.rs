@@ -1,0 +1,371 @@
+//! Convolutions as matrix products over patches of the image.
+
+use super::Lowering;
+use super::contract::{Axes, Epilogue, EpilogueViews, Extents, even_blocks};
+use super::exprs::{Exprs, Leaf, LoopDim};
+use super::frame::Frame;
+use super::view::{View, mergeable_runs};
+use crate::pack::{PackSource, pack_f32};
+use crate::{BinaryFn, ExprId, Operand, Patches, Size, Tile};
+use rabot_ir::ops::Geometry;
+use rabot_ir::{Dim, NodeId, Op, Value};
+use rabot_tensor::DType;
+use std::collections::HashSet;
+
+/// Elements of a packed block of patches: 256 KiB of f32, a part of the second-level cache.
+const BLOCK_ELEMENTS: usize = 65536;
+/// Items below which a convolution is cut along its channels too, so that threads can share it.
+const MIN_ITEMS: usize = 4;
+
+/// A convolution with resolved geometry.
+pub(super) struct Convolution {
+    /// The node.
+    pub anchor: NodeId,
+    /// The image.
+    pub x: View,
+    /// What is subtracted from its elements.
+    pub zero_point: i32,
+    /// Number of groups.
+    pub group: usize,
+    /// Channels of the result.
+    pub out_channels: usize,
+    /// Channels of the image in one group.
+    pub channels: usize,
+    /// The window.
+    pub geometry: Geometry,
+    /// Per-channel vectors that the epilogue reads.
+    pub parameters: Vec<Value>,
+}
+
+impl Convolution {
+    /// Terms of the sum.
+    pub fn terms(&self) -> usize {
+        self.channels * self.geometry.kernel.iter().product::<usize>()
+    }
+
+    /// Rows of the product in one group.
+    pub fn rows(&self) -> usize {
+        self.out_channels / self.group
+    }
+}
+
+/// The weights of a convolution in panels, and the dtype in which they are multiplied.
+pub(super) struct PackedWeights {
+    /// The panels.
+    pub view: View,
+    /// Distance of groups in elements.
+    pub group_stride: usize,
+    /// `f32`, or `i32` for integers.
+    pub accumulator: DType,
+}
+
+impl Lowering<'_, '_, '_> {
+    /// `Conv` in floats; false if no kernel takes it.
+    pub(super) fn lower_conv(&mut self, epilogue: &Epilogue, anchor: NodeId) -> bool {
+        let Op::Conv(op) = &self.graph.node(anchor).op else { return false };
+        let inputs = self.graph.node(anchor).inputs.clone();
+        let (Some(Some(x)), Some(Some(w))) = (inputs.first().copied(), inputs.get(1).copied()) else {
+            return false;
+        };
+        let (x_shape, w_shape) = (self.graph.fact(x).shape(), self.graph.fact(w).shape());
+        let Some(w_sizes) = w_shape.iter().map(Dim::as_usize).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        let Ok(geometry) = op.window.geometry(&x_shape[2..], &w_sizes[2..], false) else { return false };
+        let (out_channels, channels, group) = (w_sizes[0], w_sizes[1], op.group.max(1));
+        if group > 1 && channels == 1 && out_channels == group {
+            self.lower_depthwise(&epilogue.nodes, anchor, &geometry);
+            return true;
+        }
+        let w = self.view(w);
+        let x = self.view(x);
+        let parameters: Vec<Value> = inputs.get(2).copied().flatten().into_iter().collect();
+        let conv =
+            Convolution { anchor, x, zero_point: 0, group, out_channels, channels, geometry, parameters };
+        self.emit_float_conv(conv, &w, epilogue)
+    }
+
+    /// `ConvTranspose`: a convolution of the image with zeros between its elements by the mirrored weights.
+    pub(super) fn lower_conv_transpose(&mut self, epilogue: &Epilogue, anchor: NodeId) -> bool {
+        let Op::ConvTranspose(op) = &self.graph.node(anchor).op else { return false };
+        let inputs = self.graph.node(anchor).inputs.clone();
+        let (Some(Some(x)), Some(Some(w))) = (inputs.first().copied(), inputs.get(1).copied()) else {
+            return false;
+        };
+        let Some(weights) = self.graph.constant(w).cloned() else { return false };
+        let source = self.view(x);
+        let kernel = weights.shape()[2..].to_vec();
+        let spatial = source.shape[2..].to_vec();
+        let geometry = op.window.transposed_geometry(&spatial, &kernel, &op.output_padding, &op.output_shape);
+        let Ok(geometry) = geometry else { return false };
+        let result = self.graph.fact(Value { node: anchor, slot: 0 }).shape().to_vec();
+        let Some(spread) = self.spread(anchor, &source, &geometry, &result) else { return false };
+        let group = op.group.max(1);
+        let Some(mirrored) = mirror(&weights, group) else { return false };
+        let shape: Vec<Dim> = mirrored.shape().iter().map(|&d| Dim::from(d)).collect();
+        let w = View::dense(self.b.constant(&mirrored), mirrored.dtype(), &shape);
+        let zeros = vec![Dim::from(0); kernel.len()];
+        let geometry = Geometry {
+            strides: vec![1; kernel.len()],
+            pads_begin: zeros.clone(),
+            pads_end: zeros,
+            output: result[2..].to_vec(),
+            ..geometry
+        };
+        let parameters: Vec<Value> = inputs.get(2).copied().flatten().into_iter().collect();
+        let (out_channels, channels) = (mirrored.shape()[0], mirrored.shape()[1]);
+        let conv = Convolution {
+            anchor,
+            x: spread,
+            zero_point: 0,
+            group,
+            out_channels,
+            channels,
+            geometry,
+            parameters,
+        };
+        self.emit_float_conv(conv, &w, epilogue)
+    }
+
+    /// The image with `stride - 1` zeros between its elements, and as much around them as the window reaches.
+    fn spread(&mut self, id: NodeId, source: &View, geometry: &Geometry, result: &[Dim]) -> Option<View> {
+        let mut shape = source.shape.clone();
+        let mut starts = Vec::new();
+        for axis in 0..geometry.kernel.len() {
+            let reach = ((geometry.kernel[axis] - 1) * geometry.dilations[axis]) as i64;
+            let start = reach - geometry.pads_begin[axis].as_const()?;
+            if start < 0 || geometry.pads_end[axis].as_const()? > reach {
+                return None;
+            }
+            starts.push(start);
+            shape[2 + axis] = result[2 + axis].clone() + Dim::from(reach);
+        }
+        let target = self.b.arena(source.dtype, &shape);
+        let mut inside = target.clone();
+        for (axis, &start) in starts.iter().enumerate() {
+            let (step, size) = (geometry.strides[axis] as i64, &source.shape[2 + axis]);
+            inside = inside.slice(2 + axis, &Dim::from(start), step, size);
+        }
+        let mut origin = self.origin(&[id], &[]);
+        origin.values = vec![format!("{} (spread)", self.graph.node(id).name).into()];
+        self.fill(&target, 0.0, origin.clone());
+        self.copy(source, &inside, origin);
+        Some(target)
+    }
+
+    fn emit_float_conv(&mut self, conv: Convolution, w: &View, epilogue: &Epilogue) -> bool {
+        if !w.is_dense() {
+            return false;
+        }
+        let (rows, k, mr) = (conv.rows(), conv.terms(), self.micro_tile().mr);
+        let weights = match self.constant_of(w) {
+            None => PackedWeights { view: w.clone(), group_stride: 0, accumulator: DType::F32 },
+            Some(bytes) => {
+                let source = PackSource {
+                    bytes: &bytes,
+                    dtype: w.dtype,
+                    offset: 0,
+                    batch: conv.group,
+                    batch_stride: rows * k,
+                    outer: rows,
+                    outer_stride: k,
+                    k,
+                    k_stride: 1,
+                };
+                let Ok(packed) = pack_f32(&source, mr) else { return false };
+                let view = self.packed_view(packed, DType::F32);
+                let group_stride = rows.next_multiple_of(mr) * k;
+                PackedWeights { view, group_stride, accumulator: DType::F32 }
+            }
+        };
+        self.emit_conv(conv, weights, epilogue, |exprs, acc, parameters| match parameters {
+            [bias] => exprs.dag.binary(BinaryFn::Add, acc, *bias),
+            _ => acc,
+        })
+    }
+
+    /// `C[oc, pixel] = Σ W[oc, (ic, tap)] · X[(ic, tap), pixel]` for each image and group. `start` makes the anchor's
+    /// result of the accumulator and the per-channel parameters.
+    pub(super) fn emit_conv(
+        &mut self,
+        conv: Convolution,
+        weights: PackedWeights,
+        epilogue: &Epilogue,
+        start: impl FnOnce(&mut Exprs<'_, '_>, ExprId, &[ExprId]) -> ExprId,
+    ) -> bool {
+        let output = Value { node: conv.anchor, slot: 0 };
+        let result = self.graph.fact(output).shape().to_vec();
+        let members = self.members(&epilogue.nodes[1..]);
+        let mut views = self.leaf_views(&members, &epilogue.roots, &HashSet::from([output]), &result);
+        let mut parameters = Vec::new();
+        for &value in &conv.parameters {
+            let leaf = Leaf { value, axis: Some(1) };
+            let view = self.channel_view(value, &result);
+            views.insert(leaf, view);
+            parameters.push(leaf);
+        }
+        let targets: Vec<View> = epilogue.roots.iter().map(|&root| self.allocate_dense(root)).collect();
+        for view in views.values_mut() {
+            *view = self.spatially_merged(view, conv.anchor);
+        }
+        let axes = conv_axes(&conv, &result);
+        let pixels: Dim = result[2..].iter().product();
+        let mut frame = Frame::default();
+        let a = self.conv_weights(&mut frame, &conv, &axes, &weights);
+        let b = self.conv_image(&mut frame, &conv, &axes, &result);
+        let batch: Vec<Dim> = axes.batch.iter().map(|d| d.size.clone()).collect();
+        let tile = conv_blocks(self.micro_tile(), &conv, &pixels, &batch.iter().product());
+        let domain = axes.domain();
+        let loads: Vec<View> = parameters.iter().map(|leaf| views[leaf].clone()).collect();
+        let views = EpilogueViews { views, targets };
+        let accumulator = weights.accumulator;
+        let (dag, stores) =
+            self.epilogue(&mut frame, &domain, &views, epilogue, accumulator, |exprs, acc| {
+                let parameters: Vec<ExprId> = loads.iter().map(|view| exprs.load(view)).collect();
+                start(exprs, acc, &parameters)
+            });
+        let shape = Extents { batch, m: Dim::from(conv.rows()), n: pixels, k: Dim::from(conv.terms()) };
+        self.call_contraction(frame, shape, a, b, accumulator, dag, stores, tile, epilogue);
+        true
+    }
+
+    /// As `allocate`, always row-major: pixels of a channel must follow each other.
+    fn allocate_dense(&mut self, value: Value) -> View {
+        let view = self.allocate(value);
+        if view.is_dense() {
+            return view;
+        }
+        let view = self.b.arena(view.dtype, &view.shape);
+        self.views.insert(value, view.clone());
+        view
+    }
+
+    /// The view with its spatial axes walkable by one stride; copied where they are not.
+    fn spatially_merged(&mut self, view: &View, id: NodeId) -> View {
+        let runs = mergeable_runs(&view.shape, &[view], &[1, 2]);
+        if runs.iter().filter(|run| run[0] >= 2).count() <= 1 {
+            return view.clone();
+        }
+        let dense = self.b.arena(view.dtype, &view.shape);
+        let mut origin = self.origin(&[id], &[]);
+        origin.values = vec![format!("{} (broadcast)", self.graph.node(id).name).into()];
+        self.copy(view, &dense, origin);
+        dense
+    }
+
+    /// The weights as matrix A: panels, or rows as they lie in memory where they are not constant.
+    fn conv_weights(
+        &self,
+        frame: &mut Frame,
+        conv: &Convolution,
+        axes: &Axes,
+        weights: &PackedWeights,
+    ) -> Operand {
+        let arg = frame.arg(&weights.view, false);
+        let per_group = |stride: usize| -> Vec<Size> {
+            let group = |dim: &LoopDim| if dim.axis == 1 { stride as i64 } else { 0 };
+            axes.batch.iter().map(|dim| Size::Const(group(dim))).collect()
+        };
+        if weights.group_stride > 0 {
+            return Operand::Packed { arg, batch: per_group(weights.group_stride) };
+        }
+        Operand::Strided {
+            arg,
+            offset: Size::Const(0),
+            batch: per_group(conv.rows() * conv.terms()),
+            outer: Size::Const(conv.terms() as i64),
+            k: Size::Const(1),
+            zero_point: 0,
+        }
+    }
+
+    /// The image as matrix B: as it lies in memory for a 1×1 window of stride 1, else patches of it.
+    fn conv_image(&self, frame: &mut Frame, conv: &Convolution, axes: &Axes, result: &[Dim]) -> Operand {
+        let (x, geometry, zero_point) = (&conv.x, &conv.geometry, conv.zero_point);
+        let per_batch = |dim: &LoopDim| match dim.axis {
+            0 => x.strides[0].clone(),
+            _ => x.strides[1].clone() * Dim::from(conv.channels),
+        };
+        let batch: Vec<Dim> = axes.batch.iter().map(per_batch).collect();
+        let pointwise = geometry.kernel.iter().chain(&geometry.strides).all(|&v| v == 1)
+            && geometry.pads_begin.iter().chain(&geometry.pads_end).all(|p| p.is(0));
+        let column = (2..x.shape.len()).rev().find(|&axis| !x.shape[axis].is(1));
+        let runs = mergeable_runs(&x.shape, &[x], &[2]);
+        let merged = runs.iter().filter(|run| run[0] >= 2).count() <= 1;
+        let arg = frame.arg(x, false);
+        let (offset, batch) = (frame.size(&x.offset), frame.sizes(&batch));
+        if pointwise && merged {
+            let outer = column.map_or(Dim::from(0), |axis| x.strides[axis].clone());
+            let (outer, k) = (frame.size(&outer), frame.size(&x.strides[1]));
+            return Operand::Strided { arg, offset, batch, outer, k, zero_point };
+        }
+        Operand::Patches(Patches {
+            arg,
+            offset,
+            batch,
+            channel: frame.size(&x.strides[1]),
+            input: frame.sizes(&x.shape[2..]),
+            input_strides: frame.sizes(&x.strides[2..]),
+            output: frame.sizes(&result[2..]),
+            kernel: geometry.kernel.clone(),
+            strides: geometry.strides.clone(),
+            dilations: geometry.dilations.clone(),
+            pads: frame.sizes(&geometry.pads_begin),
+            zero_point,
+        })
+    }
+}
+
+/// Images and groups are the batch, channels the row, pixels the column.
+fn conv_axes(conv: &Convolution, result: &[Dim]) -> Axes {
+    let rows = conv.rows();
+    let mut batch = Vec::new();
+    if !result[0].is(1) {
+        batch.push(LoopDim { size: result[0].clone(), axis: 0, factor: Dim::from(1) });
+    }
+    if conv.group > 1 {
+        batch.push(LoopDim { size: Dim::from(conv.group), axis: 1, factor: Dim::from(rows) });
+    }
+    let row = Some(LoopDim { size: Dim::from(rows), axis: 1, factor: Dim::from(1) });
+    let last = (2..result.len()).rev().find(|&axis| !result[axis].is(1));
+    let pixels = result[2..].iter().product();
+    let column = last.map(|axis| LoopDim { size: pixels, axis, factor: Dim::from(1) });
+    Axes { batch, row, column }
+}
+
+/// Blocks of a convolution: as many pixels as a block of patches may hold; all channels at once, so that patches are
+/// packed once, unless there would be too few items to share.
+fn conv_blocks(tile: Tile, conv: &Convolution, pixels: &Dim, batch: &Dim) -> Tile {
+    let (rows, k) = (conv.rows(), conv.terms().max(1));
+    let columns = even_blocks(pixels, (BLOCK_ELEMENTS / k).clamp(tile.nr, 1024), tile.nr);
+    let blocks = match (pixels.as_usize(), batch.as_usize()) {
+        (Some(pixels), Some(batch)) => pixels.div_ceil(columns) * batch,
+        _ => MIN_ITEMS,
+    };
+    let parts =
+        if blocks < MIN_ITEMS && rows >= 16 * tile.mr { MIN_ITEMS.div_ceil(blocks.max(1)) } else { 1 };
+    let rows = even_blocks(&Dim::from(rows), rows.div_ceil(parts), tile.mr).max(tile.mr);
+    Tile { rows, columns, ..tile }
+}
+
+/// Weights `[C, M / group, taps…]` of a transposed convolution as those of a convolution, `[M, C / group, taps…]`,
+/// with taps in reverse order.
+fn mirror(weights: &rabot_tensor::Tensor, group: usize) -> Option<rabot_tensor::Tensor> {
+    let (size, shape) = (weights.dtype().size_bytes(), weights.shape());
+    let (channels, rows) = (shape[0] / group, shape[1]);
+    let taps: usize = shape[2..].iter().product();
+    let mut bytes = Vec::with_capacity(weights.bytes().len());
+    for g in 0..group {
+        for row in 0..rows {
+            for channel in 0..channels {
+                for tap in (0..taps).rev() {
+                    let at = (((g * channels + channel) * rows + row) * taps + tap) * size;
+                    bytes.extend_from_slice(weights.bytes().get(at..at + size)?);
+                }
+            }
+        }
+    }
+    let mut mirrored = vec![group * rows, channels];
+    mirrored.extend_from_slice(&shape[2..]);
+    rabot_tensor::Tensor::from_bytes(weights.dtype(), &mirrored, bytes.into()).ok()
+}

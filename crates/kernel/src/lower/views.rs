@@ -1,0 +1,89 @@
+//! Nodes that only change how a buffer is seen: no kernel, unless a reshape meets strides that it cannot keep.
+
+use super::Lowering;
+use super::view::View;
+use rabot_ir::{Dim, NodeId, Op, Value};
+
+impl Lowering<'_, '_, '_> {
+    /// `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`.
+    pub(super) fn lower_reshape(&mut self, id: NodeId) {
+        let node = self.graph.node(id);
+        let Some(Some(input)) = node.inputs.first().copied() else { return };
+        let shape = node.outputs[0].fact.shape().to_vec();
+        let output = Value { node: id, slot: 0 };
+        let source = self.view(input);
+        let view = match source.reshape(&shape) {
+            Some(view) => view,
+            None => {
+                let dense = self.b.arena(source.dtype, &source.shape);
+                let origin = self.origin(&[id], &[output]);
+                self.copy(&source, &dense, origin);
+                View::dense(dense.buffer, dense.dtype, &shape)
+            }
+        };
+        self.views.insert(output, view);
+    }
+
+    /// `Transpose`, `Expand`, `Slice`, `Split`.
+    pub(super) fn lower_view(&mut self, id: NodeId) {
+        let node = self.graph.node(id);
+        let Some(Some(input)) = node.inputs.first().copied() else { return };
+        let source = self.view(input);
+        let shape = node.outputs[0].fact.shape().to_vec();
+        let output = |slot: usize| Value { node: id, slot: slot as u32 };
+        match &node.op {
+            Op::Transpose(op) => {
+                let perm = op.perm.clone().unwrap_or_else(|| (0..source.shape.len()).rev().collect());
+                self.views.insert(output(0), source.transpose(&perm));
+            }
+            Op::Expand(_) => {
+                self.views.insert(output(0), source.broadcast(&shape));
+            }
+            Op::Slice(_) => match self.slice_view(id, &source, &shape) {
+                Some(view) => {
+                    self.views.insert(output(0), view);
+                }
+                None => self.problem(id, "starts, ends, axes and steps must be known when compiling"),
+            },
+            Op::Split(op) => {
+                let rank = source.shape.len();
+                let axis = if op.axis < 0 { op.axis + rank as i64 } else { op.axis } as usize;
+                let mut start = Dim::from(0);
+                for slot in 0..self.graph.node(id).outputs.len() {
+                    let size = self.graph.fact(output(slot)).shape()[axis].clone();
+                    self.views.insert(output(slot), source.slice(axis, &start, 1, &size));
+                    start = start + size;
+                }
+            }
+            other => unreachable!("{} is not a view", other.name()),
+        }
+    }
+
+    fn slice_view(&self, id: NodeId, source: &View, shape: &[Dim]) -> Option<View> {
+        let operand = |slot: usize| self.graph.node(id).inputs.get(slot).copied().flatten();
+        let starts = self.graph.fact(operand(1)?).dims()?;
+        let rank = source.shape.len() as i64;
+        let axes = match operand(3) {
+            Some(axes) => self.graph.fact(axes).ints()?,
+            None => (0..starts.len() as i64).collect(),
+        };
+        let steps = match operand(4) {
+            Some(steps) => self.graph.fact(steps).ints()?,
+            None => vec![1; starts.len()],
+        };
+        let mut view = source.clone();
+        for ((start, axis), step) in starts.iter().zip(axes).zip(steps) {
+            let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
+            let dim = source.shape.get(axis)?.clone();
+            // A forward slice may start just past the end, a backward one at the last element.
+            let last = if step < 0 { dim.clone() - Dim::from(1) } else { dim.clone() };
+            let start = match start.as_const() {
+                Some(start) if start < 0 => (dim + Dim::from(start)).maximum(&Dim::from(0)),
+                Some(start) if start >= i64::from(i32::MAX) => last,
+                _ => start.minimum(&last),
+            };
+            view = view.slice(axis, &start, step, &shape[axis]);
+        }
+        Some(view)
+    }
+}

@@ -1,0 +1,389 @@
+//! Sliding windows without a matrix product: pools, depthwise convolution, local response normalization.
+//!
+//! Padding is written out first, so that the windows themselves have no branches; vectors run along the last axis.
+
+use super::Lowering;
+use super::exprs::{Domain, Exprs, Leaf, LoopDim};
+use super::frame::Frame;
+use super::scalar::compute_dtype;
+use super::view::{View, mergeable_runs, run_size};
+use crate::{
+    BinaryFn, Coord, Dag, Expr, ExprId, LoopKernel, ReduceFn, Reduction, Size, Stage, Store, UnaryFn,
+    Vectorize,
+};
+use rabot_ir::ops::{Geometry, Lrn, Pool, PoolKind};
+use rabot_ir::{Dim, NodeId, Op, Value};
+use rabot_tensor::DType;
+use std::collections::{HashMap, HashSet};
+
+/// Windows over a padded operand, one for each element of the result.
+pub(super) struct Windows {
+    /// The operand as seen from each element of the result: its shape is the result's.
+    pub input: View,
+    /// Extent and stride of each tap dim in the operand.
+    pub taps: Vec<(usize, Dim)>,
+}
+
+/// A kernel of windows under construction.
+pub(super) struct WindowKernel {
+    pub frame: Frame,
+    /// Outer dims.
+    pub domain: Domain,
+    /// First tap coordinate.
+    pub first_tap: Coord,
+    outer: Vec<Size>,
+    items: usize,
+    count: Dim,
+    vectorize: Vectorize,
+    inner: Vec<Size>,
+    stages: Vec<Stage>,
+}
+
+impl Windows {
+    /// Windows of a resolved geometry over the last axes of a padded operand.
+    pub fn new(padded: &View, geometry: &Geometry, result: &[Dim]) -> Self {
+        let lead = padded.shape.len() - geometry.kernel.len();
+        let mut input = View { shape: result.to_vec(), ..padded.clone() };
+        let mut taps = Vec::new();
+        for (axis, &extent) in geometry.kernel.iter().enumerate() {
+            let stride = padded.strides[lead + axis].clone();
+            taps.push((extent, stride.clone() * Dim::from(geometry.dilations[axis])));
+            let step = if result[lead + axis].is(1) { 0 } else { geometry.strides[axis] };
+            input.strides[lead + axis] = stride * Dim::from(step);
+        }
+        Windows { input, taps }
+    }
+
+    /// The access of an operand at the taps of the current element.
+    pub fn access(&self, kernel: &mut WindowKernel) -> crate::Access {
+        let mut strides = kernel.domain.strides(&self.input);
+        for (index, (_, stride)) in self.taps.iter().enumerate() {
+            strides.push((kernel.first_tap + index, stride.clone()));
+        }
+        kernel.frame.access(&self.input.offset, &strides)
+    }
+}
+
+impl WindowKernel {
+    /// A nest over the result's shape, with the taps inside.
+    pub fn new(shape: &[Dim], views: &[&View], taps: &[usize]) -> Self {
+        let runs = mergeable_runs(shape, views, &[]);
+        let dims: Vec<LoopDim> = runs
+            .iter()
+            .map(|run| LoopDim { size: run_size(shape, run), axis: run[run.len() - 1], factor: Dim::from(1) })
+            .collect();
+        let mut frame = Frame::default();
+        let sizes: Vec<Dim> = dims.iter().map(|d| d.size.clone()).collect();
+        let (outer, items) = (frame.sizes(&sizes), sizes.len().saturating_sub(1));
+        let vectorize = if sizes.is_empty() { Vectorize::No } else { Vectorize::Outer };
+        WindowKernel {
+            first_tap: sizes.len(),
+            count: sizes[..items].iter().product(),
+            inner: taps.iter().map(|&extent| Size::Const(extent as i64)).collect(),
+            domain: Domain { dims: dims.into_iter().enumerate().collect() },
+            frame,
+            outer,
+            items,
+            vectorize,
+            stages: Vec::new(),
+        }
+    }
+
+    /// The stage that reduces over the taps.
+    pub fn reduce(&mut self, dag: Dag, function: ReduceFn, value: ExprId) {
+        let inner = self.inner.clone();
+        self.stages.push(Stage {
+            inner,
+            dag,
+            reductions: vec![Reduction { function, value }],
+            stores: vec![],
+        });
+    }
+
+    /// The stage that writes results.
+    pub fn write(&mut self, dag: Dag, targets: &[View], values: &[ExprId]) {
+        let mut stores = Vec::new();
+        for (target, &value) in targets.iter().zip(values) {
+            let access = self.frame.access(&target.offset, &self.domain.strides(target));
+            stores.push(Store { arg: self.frame.arg(target, true), access, value });
+        }
+        self.stages.push(Stage { inner: vec![], dag, reductions: vec![], stores });
+    }
+}
+
+impl Lowering<'_, '_, '_> {
+    /// `MaxPool`, `AveragePool`, `LRN`.
+    pub(super) fn lower_window(&mut self, id: NodeId) {
+        let Some(Some(input)) = self.graph.node(id).inputs.first().copied() else { return };
+        match &self.graph.node(id).op {
+            Op::Pool(pool) => self.lower_pool(id, pool, input),
+            Op::Lrn(lrn) => self.lower_lrn(id, lrn, input),
+            other => unreachable!("{} is not a window", other.name()),
+        }
+    }
+
+    /// Adds the kernel to the plan.
+    pub(super) fn call_window(
+        &mut self,
+        kernel: WindowKernel,
+        nodes: &[NodeId],
+        roots: &[Value],
+        flops: Dim,
+    ) {
+        let WindowKernel { frame, outer, items, count, stages, vectorize, .. } = kernel;
+        let mut origin = self.origin(nodes, roots);
+        origin.flops = flops;
+        let kernel = LoopKernel { args: frame.args.clone(), outer, items, stages, vectorize };
+        self.b.call_loop(kernel, frame, count, origin);
+    }
+
+    /// The operand with padding written out: `pads` gives axis, before and after.
+    pub(super) fn padded(
+        &mut self,
+        id: NodeId,
+        source: &View,
+        pads: &[(usize, Dim, Dim)],
+        fill: f64,
+    ) -> View {
+        if pads.iter().all(|(_, begin, end)| begin.is(0) && end.is(0)) {
+            return source.clone();
+        }
+        let zero = Dim::from(0);
+        let (mut shape, mut kept) = (source.shape.clone(), source.clone());
+        for (axis, begin, end) in pads {
+            // Negative padding cuts.
+            let cut = begin.minimum(&zero);
+            let size = source.shape[*axis].clone() + cut.clone();
+            kept = kept.slice(*axis, &-cut, 1, &size);
+            shape[*axis] = size + begin.maximum(&zero) + end.clone();
+        }
+        let padded = self.b.arena(source.dtype, &shape);
+        let mut origin = self.origin(&[id], &[]);
+        let name = format!("{} (padded)", self.graph.node(id).name);
+        origin.values = vec![name.into()];
+        let mut inside = padded.clone();
+        for (axis, begin, _) in pads {
+            inside = inside.slice(*axis, &begin.maximum(&zero), 1, &kept.shape[*axis]);
+        }
+        self.fill(&padded, fill, origin.clone());
+        self.copy(&kept, &inside, origin);
+        padded
+    }
+
+    fn lower_pool(&mut self, id: NodeId, pool: &Pool, input: Value) {
+        let output = Value { node: id, slot: 0 };
+        let source = self.view(input);
+        let spatial = source.shape[2..].to_vec();
+        let geometry = match pool.geometry(&spatial) {
+            Ok(geometry) => geometry,
+            Err(error) => return self.problem(id, error.to_string()),
+        };
+        let dtype = compute_dtype(source.dtype);
+        let dilated = geometry.dilations.iter().any(|&d| d > 1);
+        let padded_average = pool.kind == PoolKind::Average
+            && geometry.pads_begin.iter().chain(&geometry.pads_end).any(|p| !p.is(0));
+        if padded_average && dilated {
+            return self.lower_host(id, "averages over dilated windows with padding");
+        }
+        let result = self.graph.fact(output).shape().to_vec();
+        let pads = reach(&geometry, &spatial, &result);
+        let fill = match (pool.kind, source.dtype.int_range()) {
+            (PoolKind::Average, _) => 0.0,
+            (PoolKind::Max, Some((lowest, _))) => lowest as f64,
+            (PoolKind::Max, None) => f64::NEG_INFINITY,
+        };
+        let padded = self.padded(id, &source, &pads, fill);
+        let windows = Windows::new(&padded, &geometry, &result);
+        let target = self.allocate(output);
+        let mut kernel = WindowKernel::new(&result, &[&windows.input, &target], &geometry.kernel);
+        let (mut dag, access) = (Dag::default(), windows.access(&mut kernel));
+        let arg = kernel.frame.arg(&windows.input, false);
+        let value = dag.push(Expr::Load { arg, access }, dtype);
+        let function = if pool.kind == PoolKind::Max { ReduceFn::Max } else { ReduceFn::Sum };
+        kernel.reduce(dag, function, value);
+        let mut dag = Dag::default();
+        let mut value = dag.push(Expr::Reduced(0), dtype);
+        if pool.kind == PoolKind::Average {
+            let border = padded_average || pool.ceil_mode;
+            let count = if border {
+                let included = pool.count_include_pad;
+                self.window_count(&mut dag, &mut kernel, &geometry, &spatial, included, dtype)
+            } else {
+                dag.constant(dtype, geometry.kernel.iter().product::<usize>() as f64)
+            };
+            value = dag.binary(BinaryFn::Div, value, count);
+        }
+        kernel.write(dag, &[target], &[value]);
+        let flops = result.iter().product::<Dim>() * Dim::from(geometry.kernel.iter().product::<usize>());
+        self.call_window(kernel, &[id], &[output], flops);
+    }
+
+    /// The number of elements that a window averages over.
+    fn window_count(
+        &self,
+        dag: &mut Dag,
+        kernel: &mut WindowKernel,
+        geometry: &Geometry,
+        spatial: &[Dim],
+        include_pad: bool,
+        dtype: DType,
+    ) -> ExprId {
+        let mut count = dag.constant(DType::I64, 1.0);
+        for (axis, size) in spatial.iter().enumerate() {
+            let (begin, end) = (&geometry.pads_begin[axis], &geometry.pads_end[axis]);
+            let (low, high) = if include_pad {
+                (-begin.clone(), size.clone() + end.clone())
+            } else {
+                (Dim::from(0), size.clone())
+            };
+            let position =
+                kernel.domain.dims.iter().find(|(_, d)| d.axis == axis + 2).map(|(coord, _)| *coord);
+            let mut push = |dim: &Dim| {
+                let size = kernel.frame.size(dim);
+                dag.push(Expr::Size(size), DType::I64)
+            };
+            let step = push(&Dim::from(geometry.strides[axis]));
+            let (before, extent) = (push(begin), push(&Dim::from(geometry.kernel[axis])));
+            let (low, high) = (push(&low), push(&high));
+            let index = match position {
+                Some(coord) => dag.push(Expr::Index(coord), DType::I64),
+                None => dag.constant(DType::I64, 0.0),
+            };
+            let scaled = dag.binary(BinaryFn::Mul, index, step);
+            let start = dag.binary(BinaryFn::Sub, scaled, before);
+            let stop = dag.binary(BinaryFn::Add, start, extent);
+            let start = dag.binary(BinaryFn::Max, start, low);
+            let stop = dag.binary(BinaryFn::Min, stop, high);
+            let inside = dag.binary(BinaryFn::Sub, stop, start);
+            count = dag.binary(BinaryFn::Mul, count, inside);
+        }
+        dag.cast(dtype, count)
+    }
+
+    /// `y = x / (bias + alpha / size · Σ x²)^beta`, the sum over neighbouring channels.
+    fn lower_lrn(&mut self, id: NodeId, lrn: &Lrn, input: Value) {
+        let output = Value { node: id, slot: 0 };
+        let source = self.view(input);
+        let dtype = compute_dtype(source.dtype);
+        let before = (lrn.size.max(1) - 1) / 2;
+        let after = lrn.size.max(1) - 1 - before;
+        let padded = self.padded(id, &source, &[(1, Dim::from(before), Dim::from(after))], 0.0);
+        let target = self.allocate(output);
+        let shape = source.shape.clone();
+        let input = View { shape: shape.clone(), ..padded.clone() };
+        let centre = source.clone();
+        let windows = Windows { input, taps: vec![(lrn.size, padded.strides[1].clone())] };
+        let mut kernel = WindowKernel::new(&shape, &[&windows.input, &centre, &target], &[lrn.size]);
+        let (mut dag, access) = (Dag::default(), windows.access(&mut kernel));
+        let arg = kernel.frame.arg(&windows.input, false);
+        let value = dag.push(Expr::Load { arg, access }, dtype);
+        let square = dag.binary(BinaryFn::Mul, value, value);
+        kernel.reduce(dag, ReduceFn::Sum, square);
+        let mut dag = Dag::default();
+        let access = kernel.frame.access(&centre.offset, &kernel.domain.strides(&centre));
+        let arg = kernel.frame.arg(&centre, false);
+        let x = dag.push(Expr::Load { arg, access }, dtype);
+        let sum = dag.push(Expr::Reduced(0), dtype);
+        let factor = dag.constant(dtype, lrn.alpha as f64 / lrn.size as f64);
+        let scaled = dag.binary(BinaryFn::Mul, sum, factor);
+        let bias = dag.constant(dtype, lrn.bias as f64);
+        let base = dag.binary(BinaryFn::Add, scaled, bias);
+        // base^-beta as e^(-beta · log base): base is positive, and this is vector code.
+        let log = dag.unary(UnaryFn::Log, base);
+        let exponent = dag.constant(dtype, -lrn.beta as f64);
+        let product = dag.binary(BinaryFn::Mul, log, exponent);
+        let power = dag.unary(UnaryFn::Exp, product);
+        let value = dag.binary(BinaryFn::Mul, x, power);
+        kernel.write(dag, &[target], &[value]);
+        let flops = shape.iter().product::<Dim>() * Dim::from(2 * lrn.size + 6);
+        self.call_window(kernel, &[id], &[output], flops);
+    }
+
+    /// Depthwise convolution with the elementwise nodes after it.
+    pub(super) fn lower_depthwise(&mut self, nodes: &[NodeId], anchor: NodeId, geometry: &Geometry) {
+        let inputs = self.graph.node(anchor).inputs.clone();
+        let (Some(Some(x)), Some(Some(w))) = (inputs.first().copied(), inputs.get(1).copied()) else {
+            return;
+        };
+        let source = self.view(x);
+        let output = Value { node: anchor, slot: 0 };
+        let result = self.graph.fact(output).shape().to_vec();
+        let dtype = compute_dtype(source.dtype);
+        let spatial = source.shape[2..].to_vec();
+        let pads = reach(geometry, &spatial, &result);
+        let padded = self.padded(anchor, &source, &pads, 0.0);
+        let windows = Windows::new(&padded, geometry, &result);
+        let weights = self.view(w);
+        let after: Vec<NodeId> = nodes.iter().copied().filter(|&id| id != anchor).collect();
+        let members = self.members(&after);
+        let roots = self.roots(nodes);
+        let mut views = self.leaf_views(&members, &roots, &HashSet::from([output]), &result);
+        if let Some(Some(bias)) = inputs.get(2).copied() {
+            views.insert(Leaf { value: bias, axis: Some(1) }, self.channel_view(bias, &result));
+        }
+        let targets: Vec<View> = roots.iter().map(|&root| self.allocate(root)).collect();
+        let mut by_channel =
+            View { shape: result.clone(), strides: vec![Dim::from(0); result.len()], ..weights.clone() };
+        by_channel.strides[1] = weights.strides[0].clone();
+        let mut all: Vec<&View> = views.values().chain(&targets).collect();
+        all.extend([&windows.input, &by_channel]);
+        let mut kernel = WindowKernel::new(&result, &all, &geometry.kernel);
+        let (mut dag, access) = (Dag::default(), windows.access(&mut kernel));
+        let arg = kernel.frame.arg(&windows.input, false);
+        let value = dag.push(Expr::Load { arg, access }, dtype);
+        let mut strides = kernel.domain.strides(&by_channel);
+        for (tap, stride) in weights.strides[2..].iter().enumerate() {
+            strides.push((kernel.first_tap + tap, stride.clone()));
+        }
+        let access = kernel.frame.access(&by_channel.offset, &strides);
+        let arg = kernel.frame.arg(&by_channel, false);
+        let weight = dag.push(Expr::Load { arg, access }, dtype);
+        let product = dag.binary(BinaryFn::Mul, value, weight);
+        kernel.reduce(dag, ReduceFn::Sum, product);
+        let mut exprs = Exprs {
+            members: &members,
+            views: &views,
+            domain: &kernel.domain,
+            frame: &mut kernel.frame,
+            dag: Dag::default(),
+            given: HashMap::new(),
+        };
+        let mut value = exprs.dag.push(Expr::Reduced(0), dtype);
+        if let Some(Some(bias)) = inputs.get(2).copied() {
+            let view = views[&Leaf { value: bias, axis: Some(1) }].clone();
+            let bias = exprs.load(&view);
+            value = exprs.dag.binary(BinaryFn::Add, value, bias);
+        }
+        exprs.given.insert(output, value);
+        let values: Vec<ExprId> = roots.iter().map(|&root| exprs.value(root)).collect();
+        let dag = exprs.dag;
+        kernel.write(dag, &targets, &values);
+        let taps = geometry.kernel.iter().product::<usize>();
+        let flops = result.iter().product::<Dim>() * Dim::from(2 * taps + after.len());
+        self.call_window(kernel, nodes, &roots, flops);
+    }
+
+    /// A per-channel vector as a view of a result with channels on axis 1.
+    pub(super) fn channel_view(&mut self, value: Value, result: &[Dim]) -> View {
+        let view = self.view(value);
+        let mut strides = vec![Dim::from(0); result.len()];
+        strides[1] = view.strides[0].clone();
+        View { shape: result.to_vec(), strides, ..view }
+    }
+}
+
+/// Padding that covers every window: axis, before, after. Windows may reach beyond the declared padding where sizes
+/// are rounded up, and short of it where they are rounded down.
+pub(super) fn reach(geometry: &Geometry, spatial: &[Dim], result: &[Dim]) -> Vec<(usize, Dim, Dim)> {
+    let lead = result.len() - spatial.len();
+    (0..spatial.len())
+        .map(|axis| {
+            let begin = geometry.pads_begin[axis].clone();
+            let extent = Dim::from((geometry.kernel[axis] - 1) * geometry.dilations[axis] + 1);
+            let steps = result[lead + axis].clone() - Dim::from(1);
+            let covered = steps * Dim::from(geometry.strides[axis]) + extent;
+            let after = (covered - spatial[axis].clone() - begin.clone()).maximum(&Dim::from(0));
+            (lead + axis, begin, after)
+        })
+        .collect()
+}
