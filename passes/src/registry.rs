@@ -15,6 +15,7 @@ pub const PASSES: &[PassInfo] = &[
 
 /// The default pipeline, each pass with its reason.
 const DEFAULT: &[(&str, &str)] = &[
+    ("cse", "what is there twice is folded once"),
     ("fold", "makes weights and shapes constant: every later rule looks at constants"),
     ("cse", "before rules: a value that is computed twice does not match where it is used once"),
     ("algebra", "no-op casts and views stand between the operators that `fuse` looks for"),
@@ -27,7 +28,7 @@ const DEFAULT: &[(&str, &str)] = &[
 ];
 
 /// The default pipeline as text.
-pub const DEFAULT_PIPELINE: &str = "fold,cse,algebra,fuse,fold,algebra,cse,dce,group";
+pub const DEFAULT_PIPELINE: &str = "cse,fold,cse,algebra,fuse,fold,algebra,cse,dce,group";
 
 /// Reads a pipeline over [`PASSES`].
 ///

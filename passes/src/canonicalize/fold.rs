@@ -29,7 +29,8 @@ use rabot_tensor::Tensor;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Constants may grow by this much in one fold: tables of positions and masks are worth it, broadcast weights are not.
+/// Constants may grow by this much in one fold: tables of positions and masks are worth it, broadcast weights and
+/// second copies of shared ones are not.
 const MAX_GROWTH_BYTES: u64 = 4 << 20;
 
 const OPTIONS: &[OptionInfo] = &[OptionInfo {
@@ -168,7 +169,15 @@ fn evaluate(
         );
     }
     let bytes = |tensor: &Tensor| tensor.bytes().len() as u64;
-    let given: u64 = operands.iter().flatten().map(bytes).sum();
+    // What something else uses too stays, whatever becomes of this node.
+    let goes = |value: &Value| graph.use_count(*value) == 1;
+    let given: u64 = node
+        .inputs
+        .iter()
+        .zip(&operands)
+        .filter_map(|(input, tensor)| input.filter(goes).and(tensor.as_ref()))
+        .map(bytes)
+        .sum();
     let made: Option<u64> = facts.iter().map(size_bytes).sum();
     if matches!(node.op, Op::ConstantOfShape(_)) {
         let made = made.ok_or("its size is not known")?;
@@ -177,7 +186,7 @@ fn evaluate(
         }
         *budget -= made;
     } else if let Some(made) = made.filter(|&made| made > given + MAX_GROWTH_BYTES) {
-        return Err(format!("constants would grow from {given} to {made} bytes"));
+        return Err(format!("{made} bytes of constants would take the place of {given}"));
     }
     let borrowed: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
     node.op.eval(&borrowed).map(Some).map_err(|error| error.to_string())
@@ -318,7 +327,28 @@ mod tests {
             output "y" = %4"#;
         let (graph, report) = run(&Fold::default(), text);
         assert_eq!(graph.node_count(), 5);
-        assert_eq!(report.skipped[0].reason, "constants would grow from 20 to 8388608 bytes");
+        assert_eq!(report.skipped[0].reason, "8388608 bytes of constants would take the place of 20");
+    }
+
+    #[test]
+    fn large_weights_are_not_kept_twice() {
+        let text = |more: &str| {
+            format!(
+                r#"model "g"
+                input %0 "x" : f32[1,2]
+                input %1 "i" : i64[1]
+                %2 = Constant rand(1, -1.0, 1.0) : f32[1048577,2]
+                %3 = Transpose(%2)
+                %4 = MatMul(%0, %3)
+                output "y" = %4
+                {more}"#
+            )
+        };
+        let (graph, _) = run(&Fold::default(), &text(""));
+        assert_eq!(graph.node_count(), 4);
+        let tied = text("%5 = Constant [0] : i64[1]\n%6 = Gather(%2, %5)\noutput \"z\" = %6");
+        let (_, report) = run(&Fold::default(), &tied);
+        assert_eq!(report.skipped[0].reason, "8388616 bytes of constants would take the place of 0");
     }
 
     #[test]

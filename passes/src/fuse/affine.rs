@@ -60,6 +60,13 @@ pub(super) const RULES: &[RuleInfo] = &[
         uses: &["linear", "a", "c"],
         apply: scale_before_shift,
     },
+    // Two scales and shifts are one: ((x a) + b) c = (x (a c)) + b c
+    RuleInfo {
+        name: "scale-before-shift",
+        lhs: &["Mul(Add(linear:Mul(_x, #_a), #a), #c)"],
+        uses: &["linear", "a", "c"],
+        apply: scale_before_shift,
+    },
     // What is left of batch norms is a product and a sum that kernels take along.
     RuleInfo {
         name: "batch-norm-to-mul-add",
@@ -143,37 +150,37 @@ impl Affine {
     }
 }
 
-/// Output channel of an element of the weights, from its row-major index.
+/// Output channel of a block of weights, from its position.
 type ChannelOf = Box<dyn Fn(usize) -> usize>;
 
-/// Output channels of a linear node, and which of them each weight makes.
-fn channels(op: &Op, weights: &[usize]) -> Result<(usize, ChannelOf), Skip> {
-    match (op, weights) {
+/// How the weights of a linear node are laid out: consecutive blocks, each of one output channel.
+struct Layout {
+    channels: usize,
+    block: usize,
+    channel_of: ChannelOf,
+}
+
+fn layout(op: &Op, weights: &[usize]) -> Result<Layout, Skip> {
+    let (channels, block, channel_of): (usize, usize, ChannelOf) = match (op, weights) {
         // [out, in / group, taps...]
-        (Op::Conv(_), [out, rest @ ..]) => {
-            let block = rest.iter().product::<usize>().max(1);
-            Ok((*out, Box::new(move |at| at / block)))
-        }
+        (Op::Conv(_), [out, rest @ ..]) => (*out, rest.iter().product(), Box::new(|at| at)),
         // [in, out / group, taps...]: the rows of group g make its block of output channels.
         (Op::ConvTranspose(conv), [input, out, taps @ ..]) => {
-            let (taps, out) = (taps.iter().product::<usize>().max(1), *out);
-            let rows = (input / conv.group.max(1)).max(1);
-            let channel = move |at: usize| {
-                let (row, column) = (at / (taps * out), at / taps % out);
-                row / rows * out + column
-            };
-            Ok((out * conv.group, Box::new(channel)))
+            let (rows, out) = ((input / conv.group.max(1)).max(1), (*out).max(1));
+            let channel = move |at: usize| at / out / rows * out + at % out;
+            (out * conv.group, taps.iter().product(), Box::new(channel))
         }
-        (Op::Gemm(Gemm { trans_b: true, .. }), [out, k]) => {
-            let k = (*k).max(1);
-            Ok((*out, Box::new(move |at| at / k)))
-        }
+        (Op::Gemm(Gemm { trans_b: true, .. }), [out, k]) => (*out, *k, Box::new(|at| at)),
         (Op::Gemm(_) | Op::MatMul(_), [_, out]) => {
-            let out = *out;
-            Ok((out, Box::new(move |at| at % out)))
+            let channels = (*out).max(1);
+            (*out, 1, Box::new(move |at| at % channels))
         }
-        _ => Err(Skip::because(format!("weights {weights:?} of {} have no channel axis here", op.name()))),
-    }
+        _ => {
+            let name = op.name();
+            return Err(Skip::because(format!("weights {weights:?} of {name} have no channel axis here")));
+        }
+    };
+    Ok(Layout { channels, block: block.max(1), channel_of })
 }
 
 /// Replaces `affine(linear(x))` by the linear node with other weights and bias.
@@ -188,13 +195,14 @@ fn fold(rewriter: &mut Rewriter<'_>, found: &Match, affine: &Affine) -> Result<V
         Op::Gemm(gemm) => (std::mem::replace(&mut gemm.alpha, 1.0), std::mem::replace(&mut gemm.beta, 1.0)),
         _ => (1.0, 1.0),
     };
-    let (count, channel_of) = channels(&op, weights.shape())?;
+    let layout = layout(&op, weights.shape())?;
+    let count = layout.channels;
     let fits = |values: &[f64]| values.len() == 1 || values.len() == count;
     if !fits(&affine.scale) || !fits(&affine.shift) {
         return Err(Skip::because(format!("{} scales for {count} channels", affine.scale.len())));
     }
     let bias = bias_per_channel(rewriter, found, count)?;
-    let new_weights = map(&weights, |at, w| f64::from(alpha) * w * affine.scale(channel_of(at)));
+    let new_weights = scale_blocks(&weights, &layout, |channel| f64::from(alpha) * affine.scale(channel));
     let shifted = (0..count).map(|channel| {
         let bias = bias.as_ref().map_or(0.0, |bias| f64::from(beta) * Affine::at(bias, channel));
         affine.scale(channel) * bias + affine.shift(channel)
@@ -202,7 +210,7 @@ fn fold(rewriter: &mut Rewriter<'_>, found: &Match, affine: &Affine) -> Result<V
     let new_bias: Vec<f64> = shifted.collect();
     let new_bias = Tensor::from_f64s(weights.dtype(), &[count], &new_bias);
     for (name, tensor) in [("weight", &new_weights), ("bias", &new_bias)] {
-        if tensor.to_f64s().iter().any(|v| !v.is_finite()) {
+        if !is_finite(tensor) {
             return Err(Skip::because(format!("a folded {name} is not finite")));
         }
     }
@@ -228,15 +236,28 @@ fn bias_per_channel(rewriter: &Rewriter<'_>, found: &Match, count: usize) -> Res
     Ok(Some(tensor.to_f64s()))
 }
 
-/// A tensor of the same type with other elements.
-fn map(tensor: &Tensor, f: impl Fn(usize, f64) -> f64) -> Tensor {
+/// The weights with each block multiplied by what `scale` gives for its channel.
+fn scale_blocks(weights: &Tensor, layout: &Layout, scale: impl Fn(usize) -> f64) -> Tensor {
+    let factor = |block: usize| scale((layout.channel_of)(block));
     // Weights are f32 as a rule, and large: no detour over a vector of f64.
-    if let Ok(values) = tensor.to_slice::<f32>() {
-        let mapped = values.iter().enumerate().map(|(at, v)| f(at, f64::from(*v)) as f32).collect();
-        return Tensor::from_vec::<f32>(tensor.shape(), mapped);
+    if let Ok(values) = weights.to_slice::<f32>() {
+        let mut scaled: Vec<f32> = Vec::with_capacity(values.len());
+        for (at, block) in values.chunks(layout.block).enumerate() {
+            let factor = factor(at);
+            scaled.extend(block.iter().map(|&v| (f64::from(v) * factor) as f32));
+        }
+        return Tensor::from_vec(weights.shape(), scaled);
     }
-    let mapped: Vec<f64> = tensor.to_f64s().into_iter().enumerate().map(|(at, v)| f(at, v)).collect();
-    Tensor::from_f64s(tensor.dtype(), tensor.shape(), &mapped)
+    let values = weights.to_f64s().into_iter().enumerate();
+    let scaled: Vec<f64> = values.map(|(at, v)| v * factor(at / layout.block)).collect();
+    Tensor::from_f64s(weights.dtype(), weights.shape(), &scaled)
+}
+
+fn is_finite(tensor: &Tensor) -> bool {
+    match tensor.to_slice::<f32>() {
+        Ok(values) => values.iter().all(|v| v.is_finite()),
+        Err(_) => tensor.to_f64s().iter().all(|v| v.is_finite()),
+    }
 }
 
 fn gemm_factors(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
@@ -251,9 +272,15 @@ fn gemm_factors(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Ski
 fn scale_before_shift(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
     let linear = rewriter.value(found, "linear")?;
     let (a, c) = (rewriter.tensor(found, "a")?, rewriter.value(found, "c")?);
-    Affine::of_constant(rewriter, found, |c| (c, 0.0))?;
-    let product = rewriter.add(binary(BinaryOp::Mul), vec![Some(linear), Some(c)], "scaled")?;
+    let is_product = matches!(rewriter.node(linear).op, Op::MatMul(_));
+    if is_product {
+        Affine::of_constant(rewriter, found, |c| (c, 0.0))?;
+    }
     let factors = rewriter.tensor(found, "c")?;
+    if !factors.dtype().is_float() || factors.len() > a.len() && !is_product {
+        return Err(Skip::NoMatch);
+    }
+    let product = rewriter.add(binary(BinaryOp::Mul), vec![Some(linear), Some(c)], "scaled")?;
     let shift = binary(BinaryOp::Mul).eval(&[Some(&a), Some(&factors)]).ok().and_then(|mut t| t.pop());
     let shift = rewriter.constant(shift.ok_or(Skip::NoMatch)?, "shift");
     rewriter.add(binary(BinaryOp::Add), vec![Some(product), Some(shift)], "shifted")
@@ -295,15 +322,17 @@ fn combine(
         return Err(Skip::NoMatch);
     }
     let combined = if a.shape() == b.shape() || b.len() == 1 && b.rank() <= a.rank() {
-        let b = b.to_f64s();
-        map(&a, |at, v| f(v, Affine::at(&b, at)))
+        let factors = b.to_f64s();
+        let values = a.to_f64s().into_iter().enumerate().map(|(at, v)| f(v, Affine::at(&factors, at)));
+        Tensor::from_f64s(a.dtype(), a.shape(), &values.collect::<Vec<f64>>())
     } else if a.len() == 1 && a.rank() <= b.rank() {
-        let a = a.to_f64s();
-        map(&b, |_, v| f(Affine::at(&a, 0), v))
+        let factor = a.to_f64s()[0];
+        let values = b.to_f64s().into_iter().map(|v| f(factor, v));
+        Tensor::from_f64s(b.dtype(), b.shape(), &values.collect::<Vec<f64>>())
     } else {
         return Err(Skip::because(format!("constants {:?} and {:?} differ in shape", a.shape(), b.shape())));
     };
-    if combined.to_f64s().iter().any(|v| !v.is_finite()) {
+    if !is_finite(&combined) {
         return Err(Skip::because("the combined constant is not finite"));
     }
     let combined = rewriter.constant(combined, "combined");

@@ -53,19 +53,33 @@ pub(super) const RULES: &[RuleInfo] = &[
             "Mul(?x, Mul(Clip(Add(?x, 3), 0, 6), 0.16666666666666666))",
         ],
     },
-    // (x - mean) / sqrt(mean((x - mean)^2) + eps) * scale. Source: Ba et al., arXiv:1607.06450.
+    // (x - mean) / sqrt(mean((x - mean)^2) + eps), which a scale and a bias may follow.
+    // Source: Ba, Kiros, Hinton, arXiv:1607.06450.
     RuleInfo {
         name: "layer-norm",
         uses: &["x", "d", "mean", "var", "axes", "axes2", "eps", "scale"],
-        apply: layer_norm,
+        apply: |r, m| layer_norm(r, m, Some("scale")),
         lhs: &[
-            "Mul(Div(d:Sub(?x, mean:ReduceMean(?x, #axes)), Sqrt(Add(var:ReduceMean(Pow(?d, 2), #axes2), #eps))), #scale)",
-            "Mul(Mul(d:Sub(?x, mean:ReduceMean(?x, #axes)), Reciprocal(Sqrt(Add(var:ReduceMean(Pow(?d, 2), #axes2), #eps)))), #scale)",
             "Mul(d:Sub(?x, mean:ReduceMean(?x, #axes)), Mul(Reciprocal(Sqrt(Add(var:ReduceMean(Pow(?d, 2), #axes2), #eps))), #scale))",
-            "Mul(Div(d:Sub(?x, mean:ReduceMean(?x, #axes)), Sqrt(Add(var:ReduceMean(Mul(?d, ?d), #axes2), #eps))), #scale)",
-            "Mul(Mul(d:Sub(?x, mean:ReduceMean(?x, #axes)), Reciprocal(Sqrt(Add(var:ReduceMean(Mul(?d, ?d), #axes2), #eps)))), #scale)",
             "Mul(d:Sub(?x, mean:ReduceMean(?x, #axes)), Mul(Reciprocal(Sqrt(Add(var:ReduceMean(Mul(?d, ?d), #axes2), #eps))), #scale))",
         ],
+    },
+    RuleInfo {
+        name: "layer-norm",
+        uses: &["x", "d", "mean", "var", "axes", "axes2", "eps"],
+        apply: |r, m| layer_norm(r, m, None),
+        lhs: &[
+            "Div(d:Sub(?x, mean:ReduceMean(?x, #axes)), Sqrt(Add(var:ReduceMean(Pow(?d, 2), #axes2), #eps)))",
+            "Mul(d:Sub(?x, mean:ReduceMean(?x, #axes)), Reciprocal(Sqrt(Add(var:ReduceMean(Pow(?d, 2), #axes2), #eps))))",
+            "Div(d:Sub(?x, mean:ReduceMean(?x, #axes)), Sqrt(Add(var:ReduceMean(Mul(?d, ?d), #axes2), #eps)))",
+            "Mul(d:Sub(?x, mean:ReduceMean(?x, #axes)), Reciprocal(Sqrt(Add(var:ReduceMean(Mul(?d, ?d), #axes2), #eps))))",
+        ],
+    },
+    RuleInfo {
+        name: "layer-norm-scale",
+        uses: &["x", "ones", "norm", "scale"],
+        apply: layer_norm_scale,
+        lhs: &["Mul(norm:LayerNormalization(?x, #ones), #scale)"],
     },
     RuleInfo {
         name: "layer-norm-bias",
@@ -93,9 +107,9 @@ fn hard_swish(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip>
     unary(rewriter, found, UnaryOp::HardSwish)
 }
 
-fn layer_norm(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+fn layer_norm(rewriter: &mut Rewriter<'_>, found: &Match, scale: Option<&str>) -> Result<Value, Skip> {
     let x = rewriter.value(found, "x")?;
-    let shape = rewriter.fact(x).shape().to_vec();
+    let (shape, dtype) = (rewriter.fact(x).shape().to_vec(), rewriter.fact(x).dtype());
     let first = first_axis(rewriter, found, "axes", "mean", shape.len())?;
     if first_axis(rewriter, found, "axes2", "var", shape.len())? != first {
         return Err(Skip::because("mean and variance are taken over different axes"));
@@ -104,22 +118,49 @@ fn layer_norm(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip>
     let [epsilon] = epsilon.to_f64s()[..] else {
         return Err(Skip::because(format!("epsilon has shape {:?}", epsilon.shape())));
     };
-    let normalized = &shape[first..];
-    let scale = parameter(rewriter, found, "scale", normalized)?;
+    let scale = match scale {
+        Some(name) => parameter(rewriter, found, name, &shape[first..])?,
+        None => {
+            let dims = known_dims(&shape[first..])?;
+            let ones = vec![1.0; dims.iter().product()];
+            rewriter.constant(Tensor::from_f64s(dtype, &dims, &ones), "scale")
+        }
+    };
     let op = LayerNormalization { axis: first as i64 - shape.len() as i64, epsilon: epsilon as f32 };
     rewriter.add(Op::LayerNormalization(op), vec![Some(x), Some(scale)], "norm")
 }
 
+/// The scale of a layer norm that has none so far.
+fn layer_norm_scale(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    if rewriter.tensor(found, "ones")?.to_f64s().iter().any(|&v| v != 1.0) {
+        return Err(Skip::because("the normalization has a scale already"));
+    }
+    let (op, normalized) = norm(rewriter, found)?;
+    let (x, scale) = (rewriter.value(found, "x")?, parameter(rewriter, found, "scale", &normalized)?);
+    rewriter.add(op, vec![Some(x), Some(scale)], "norm")
+}
+
 fn layer_norm_bias(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let (op, normalized) = norm(rewriter, found)?;
+    let bias = parameter(rewriter, found, "bias", &normalized)?;
     let (x, scale) = (rewriter.value(found, "x")?, rewriter.value(found, "scale")?);
-    let norm = rewriter.value(found, "norm")?;
-    let op = rewriter.node(norm).op.clone();
+    rewriter.add(op, vec![Some(x), Some(scale), Some(bias)], "norm")
+}
+
+/// The layer norm of a match, and the dims it normalizes.
+fn norm(rewriter: &Rewriter<'_>, found: &Match) -> Result<(Op, Vec<Dim>), Skip> {
+    let value = rewriter.value(found, "norm")?;
+    let op = rewriter.node(value).op.clone();
     let Op::LayerNormalization(LayerNormalization { axis, .. }) = op else { return Err(Skip::NoMatch) };
-    let shape = rewriter.fact(x).shape().to_vec();
+    let shape = rewriter.fact(value).shape();
     let first = if axis < 0 { axis + shape.len() as i64 } else { axis };
     let normalized = usize::try_from(first).ok().and_then(|first| shape.get(first..));
-    let bias = parameter(rewriter, found, "bias", normalized.ok_or(Skip::NoMatch)?)?;
-    rewriter.add(op, vec![Some(x), Some(scale), Some(bias)], "norm")
+    Ok((op, normalized.ok_or(Skip::NoMatch)?.to_vec()))
+}
+
+fn known_dims(dims: &[Dim]) -> Result<Vec<usize>, Skip> {
+    let known: Option<Vec<usize>> = dims.iter().map(Dim::as_usize).collect();
+    known.ok_or_else(|| Skip::because(format!("the normalized shape {dims:?} is not known")))
 }
 
 /// The first of the reduced axes, if they are the last ones and stay as 1.
@@ -153,8 +194,7 @@ fn parameter(
     normalized: &[Dim],
 ) -> Result<Value, Skip> {
     let tensor = rewriter.tensor(found, name)?;
-    let wanted: Option<Vec<usize>> = normalized.iter().map(Dim::as_usize).collect();
-    let wanted = wanted.ok_or_else(|| Skip::because("the normalized shape is not known"))?;
+    let wanted = known_dims(normalized)?;
     if tensor.shape() == wanted {
         return rewriter.value(found, name);
     }
@@ -202,7 +242,7 @@ mod tests {
             output "y" = %3"#,
         );
         let rules: Vec<&str> = report.applied.iter().map(|applied| applied.rule).collect();
-        assert_eq!(rules, ["layer-norm", "layer-norm-bias"]);
+        assert_eq!(rules, ["layer-norm", "layer-norm-scale", "layer-norm-bias"]);
     }
 
     #[test]
