@@ -9,6 +9,7 @@ mod dim;
 mod graph;
 pub mod interp;
 pub mod ops;
+pub mod testing;
 pub mod text;
 mod types;
 pub mod verify;

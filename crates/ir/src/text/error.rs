@@ -17,7 +17,7 @@ pub struct ParseError {
     /// The line.
     pub source_line: String,
     /// What is wrong.
-    pub kind: ParseErrorKind,
+    pub kind: Box<ParseErrorKind>,
 }
 
 impl ParseError {
@@ -28,7 +28,7 @@ impl ParseError {
         let column = 1 + before.get(line_start..).map_or(0, |l| l.chars().count());
         let rest = text.get(line_start..).unwrap_or_default();
         let source_line = rest.lines().next().unwrap_or_default().to_owned();
-        ParseError { line, column, source_line, kind }
+        ParseError { line, column, source_line, kind: Box::new(kind) }
     }
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.kind)
+        Some(&*self.kind)
     }
 }
 

@@ -34,7 +34,7 @@ fn blobs_come_from_the_store() {
     graph.add_output("o", value);
     let text = print(&graph);
     assert!(text.contains("@blob(\"blake3:"), "{text}");
-    assert!(matches!(parse(&text).unwrap_err().kind, ParseErrorKind::BlobMissing(_)));
+    assert!(matches!(*parse(&text).unwrap_err().kind, ParseErrorKind::BlobMissing(_)));
     let read = parse_module(&text, &blobs(&graph)).unwrap();
     assert_eq!(read.graph, graph);
 }
