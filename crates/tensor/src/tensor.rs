@@ -163,6 +163,8 @@ impl Tensor {
             DType::U32 => cast::<u32>(shape, values),
             DType::I64 => cast::<i64>(shape, values),
             DType::U64 => cast::<u64>(shape, values),
+            // By way of f64 it would be rounded twice.
+            DType::F32 => cast::<f32>(shape, values),
             DType::I4 | DType::U4 => {
                 let bytes = values.iter().map(|&v| nibble(v, dtype == DType::I4)).collect();
                 Self::from_raw(dtype, shape, bytes)
@@ -202,7 +204,8 @@ impl Tensor {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        // A dim of zero may come after dims whose product does not fit.
+        checked_len(&self.shape).unwrap_or(0)
     }
 
     /// True if any dim is zero.
@@ -305,7 +308,7 @@ impl Tensor {
     pub fn strides(&self) -> Vec<usize> {
         let mut strides = vec![1; self.rank()];
         for i in (1..self.rank()).rev() {
-            strides[i - 1] = strides[i] * self.shape[i];
+            strides[i - 1] = usize::wrapping_mul(strides[i], self.shape[i]);
         }
         strides
     }

@@ -1,7 +1,7 @@
 //! Elementwise functions of two operands: `c = f(a, b)`.
 //!
 //! - `Add`, `Sub`, `Mul`, `Div`: arithmetic. Integers wrap; integer `Div` truncates toward zero.
-//! - `Mod`: `a - b·⌊a/b⌋`, of the sign of `b`; with `fmod=1` C's `fmod`, of the sign of `a`. Floats need `fmod=1`.
+//! - `Mod`: `a - b·⌊a/b⌋`, of the sign of `b`; with `fmod=1` C's `fmod`, of the sign of `a`.
 //! - `Pow`: `a` to the power `b`, in the dtype of `a`.
 //! - `PRelu(x, slope)`: `x` where `x ≥ 0`, else `slope·x`; `slope` broadcasts to `x`, not the other way.
 //! - `Equal`, `Greater`, `GreaterOrEqual`, `Less`, `LessOrEqual` → bool. All are false for NaN.
@@ -13,7 +13,8 @@
 //! f64, i32, i64; `PRelu` no 8- and 16-bit integers), `Equal` bool and string too.
 //!
 //! **Opsets**: arithmetic 1, 7 (numpy broadcasting), 13, 14 (all integers); Pow 12 (two dtypes), 15; comparisons 1,
-//! 7, 9, 11, 13, Equal 19 (strings), GreaterOrEqual and LessOrEqual 12, 16; Mod 10, 13; bitwise 18; PRelu 1, 7, 9, 16.
+//! 7, 9, 11, 13, Equal 19 (strings), GreaterOrEqual and LessOrEqual 12, 16; Mod 10, 13, 28 (floats without
+//! `fmod`); bitwise 18; PRelu 1, 7, 9, 16.
 //!
 //! **Source**: <https://onnx.ai/onnx/operators/onnx__Add.html> and the pages of the other ops.
 
@@ -153,7 +154,6 @@ impl BinaryOp {
             BinaryOp::PRelu => ("a float, i32, i64, u32 or u64", |d| {
                 is_arithmetic_float(d) || matches!(d, DType::I32 | DType::I64 | DType::U32 | DType::U64)
             }),
-            BinaryOp::Mod { fmod: false } => ("an integer (floats need fmod=1)", is_arithmetic_int),
             _ => ("a number", is_numeric),
         }
     }
@@ -212,7 +212,8 @@ impl Binary {
             BinaryOp::Sub => zip_floats(a, b, |x, y| x - y),
             BinaryOp::Mul => zip_floats(a, b, |x, y| x * y),
             BinaryOp::Div => zip_floats(a, b, |x, y| x / y),
-            BinaryOp::Mod { .. } => zip_floats(a, b, libm::fmod),
+            BinaryOp::Mod { fmod: true } => zip_floats(a, b, libm::fmod),
+            BinaryOp::Mod { fmod: false } => zip_floats(a, b, float_modulo),
             BinaryOp::PRelu => zip_floats(a, b, |x, slope| if x >= 0.0 { x } else { slope * x }),
             _ => return None,
         })
@@ -250,6 +251,18 @@ impl Binary {
         };
         let zipped = zip_broadcast((a.bytes(), a.shape()), (b.bytes(), b.shape()), f);
         Some(zipped.map(|(shape, out)| Tensor::from_raw(DType::Bool, &shape, out)))
+    }
+}
+
+/// Python's `%`: the result has the sign of the divisor, zeros too.
+fn float_modulo(x: f64, y: f64) -> f64 {
+    let rest = libm::fmod(x, y);
+    if rest == 0.0 {
+        0f64.copysign(y)
+    } else if (rest < 0.0) != (y < 0.0) {
+        rest + y
+    } else {
+        rest
     }
 }
 
@@ -422,5 +435,114 @@ impl OpDef for Binary {
         };
         let unsupported = || Err(OpError::Unsupported(format!("{} of {}", self.op.name(), a.dtype())));
         Ok(vec![result.unwrap_or_else(unsupported)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{eval, fact, infer, inferred, list_fact, plain, with};
+    use super::*;
+
+    fn fmod() -> crate::Op {
+        with("Mod", Attrs::new().with("fmod", Attr::Int(1)))
+    }
+
+    #[test]
+    fn broadcasts() {
+        let a = Tensor::from_vec(&[2, 1], vec![10f32, 20.0]);
+        let b = Tensor::from_vec(&[3], vec![1f32, 2.0, 3.0]);
+        let sum = eval(&plain("Add"), &[&a, &b]).unwrap();
+        assert_eq!(sum, Tensor::from_vec(&[2, 3], vec![11f32, 12.0, 13.0, 21.0, 22.0, 23.0]));
+        let empty = Tensor::from_vec::<f32>(&[0, 3], vec![]);
+        assert_eq!(eval(&plain("Mul"), &[&empty, &b]).unwrap(), empty);
+        assert!(eval(&plain("Add"), &[&b, &Tensor::from_vec(&[2], vec![1f32, 2.0])]).is_err());
+        assert_eq!(
+            inferred(&plain("Sub"), &[&fact(DType::F32, &["n", "1"]), &fact(DType::F32, &["4"])]),
+            "f32[n,4]"
+        );
+    }
+
+    #[test]
+    fn integers_wrap_and_divide_toward_zero() {
+        let pair = |a: &[i32], b: &[i32]| {
+            (Tensor::from_vec(&[a.len()], a.to_vec()), Tensor::from_vec(&[b.len()], b.to_vec()))
+        };
+        let (a, b) = pair(&[i32::MAX, -7, i32::MIN], &[1, 2, -1]);
+        let check = |op: &crate::Op, expected: &[i32]| {
+            assert_eq!(
+                eval(op, &[&a, &b]).unwrap(),
+                Tensor::from_vec(&[3], expected.to_vec()),
+                "{}",
+                op.name()
+            );
+        };
+        check(&plain("Add"), &[i32::MIN, -5, i32::MAX]);
+        check(&plain("Div"), &[i32::MAX, -3, i32::MIN]);
+        check(&plain("Mod"), &[0, 1, 0]);
+        check(&fmod(), &[0, -1, 0]);
+        let zero = Tensor::scalar(0i32);
+        assert!(matches!(eval(&plain("Div"), &[&a, &zero]), Err(OpError::Value(_))));
+        assert_eq!(eval(&plain("Div"), &[&pair(&[], &[]).0, &zero]).unwrap().len(), 0);
+        let big = Tensor::scalar(u64::MAX);
+        assert_eq!(eval(&plain("Mul"), &[&big, &big]).unwrap(), Tensor::scalar(1u64));
+        assert_eq!(
+            eval(&plain("Div"), &[&big, &Tensor::scalar(2u64)]).unwrap(),
+            Tensor::scalar(u64::MAX / 2)
+        );
+    }
+
+    #[test]
+    fn powers_have_the_dtype_of_the_base() {
+        let base = Tensor::from_vec(&[2], vec![3i32, -2]);
+        let cube = eval(&plain("Pow"), &[&base, &Tensor::scalar(3f32)]).unwrap();
+        assert_eq!(cube, Tensor::from_vec(&[2], vec![27i32, -8]));
+        let wrapped = eval(&plain("Pow"), &[&base, &Tensor::scalar(33i64)]).unwrap();
+        assert_eq!(wrapped, Tensor::from_vec(&[2], vec![3i32.wrapping_pow(33), 0]));
+        let root = eval(&plain("Pow"), &[&Tensor::scalar(2f32), &Tensor::scalar(-1i64)]).unwrap();
+        assert_eq!(root, Tensor::scalar(0.5f32));
+        assert!(eval(&plain("Pow"), &[&Tensor::scalar(0i64), &Tensor::scalar(-1i64)]).is_err());
+    }
+
+    #[test]
+    fn comparisons_of_nan_zeros_and_strings() {
+        let a = Tensor::from_vec(&[3], vec![f32::NAN, -0.0, 1.0]);
+        let b = Tensor::from_vec(&[3], vec![f32::NAN, 0.0, 0.5]);
+        let check = |name: &str, expected: [bool; 3]| {
+            assert_eq!(eval(&plain(name), &[&a, &b]).unwrap(), Tensor::from_bools(&[3], &expected), "{name}");
+        };
+        check("Equal", [false, true, false]);
+        check("GreaterOrEqual", [false, true, true]);
+        check("Less", [false, false, false]);
+        let words = Tensor::from_strings(&[2], vec!["a".into(), "b".into()]);
+        let word = Tensor::from_strings(&[], vec!["b".into()]);
+        let equal = eval(&plain("Equal"), &[&words, &word]).unwrap();
+        assert_eq!(equal, Tensor::from_bools(&[2], &[false, true]));
+    }
+
+    #[test]
+    fn slopes_do_not_widen() {
+        let x = Tensor::from_vec(&[1, 2], vec![-1f32, 2.0]);
+        let slope = Tensor::from_vec(&[2, 1], vec![0.5f32, 0.25]);
+        assert!(matches!(eval(&plain("PRelu"), &[&x, &slope]), Err(OpError::Shape(_))));
+        let scaled = eval(&plain("PRelu"), &[&x, &Tensor::scalar(0.5f32)]).unwrap();
+        assert_eq!(scaled, Tensor::from_vec(&[1, 2], vec![-0.5f32, 2.0]));
+    }
+
+    #[test]
+    fn contents_follow_dims() {
+        let n = Dim::symbol("n");
+        let dims = Fact::of_elements(DType::I64, [Dim::from(2)], vec![n.clone(), Dim::from(7)]);
+        let elements =
+            |name: &str, other: &Fact| infer(&plain(name), &[&dims, other]).unwrap().remove(0).elements;
+        assert_eq!(elements("Mul", &list_fact(&[2])), Some(vec![n.clone() * Dim::from(2), Dim::from(14)]));
+        assert_eq!(elements("Div", &list_fact(&[2])).unwrap()[0].to_string(), "floordiv(n, 2)");
+        // The sign of the dividend is not known, and truncation is not the floor there.
+        assert_eq!(elements("Div", &list_fact(&[-2])), None);
+        let wide = list_fact(&[i64::MAX]);
+        assert_eq!(elements("Add", &wide), None);
+        let equal = infer(&plain("Equal"), &[&dims, &list_fact(&[-1])]).unwrap().remove(0);
+        assert_eq!(equal.constant, Some(Tensor::from_bools(&[2], &[false, false])));
+        let unknown = infer(&plain("Equal"), &[&dims, &list_fact(&[1])]).unwrap().remove(0);
+        assert_eq!(unknown.constant, None);
     }
 }

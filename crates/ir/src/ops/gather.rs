@@ -8,7 +8,7 @@
 //!
 //! **Source**: <https://onnx.ai/onnx/operators/onnx__Gather.html>
 
-use super::movement::{Move, move_elements};
+use super::movement::{Move, element_count, move_elements};
 use super::util::{arity, expect_dtype, known_attrs, normalize_axis, required, required_tensor};
 use super::{InferCx, OpDef, OpError};
 use crate::{Attr, Attrs, Dim, Fact};
@@ -84,12 +84,45 @@ impl OpDef for Gather {
         let (outer, inner) = (&data.shape()[..axis], &data.shape()[axis + 1..]);
         let dim = data.shape()[axis];
         let moves = Blocks {
-            outer: outer.iter().product(),
+            outer: element_count(outer)?,
             dim,
-            block: inner.iter().product(),
+            block: element_count(inner)?,
             indices: indices.to_i64s().into_iter().map(|i| in_range(i, dim)).collect::<Result<_, _>>()?,
         };
         let shape = [outer, indices.shape(), inner].concat();
         Ok(vec![move_elements(&shape, &[data], &moves)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{eval, fact, infer, inferred, list, list_fact, with};
+    use super::*;
+
+    fn along(axis: i64) -> crate::Op {
+        with("Gather", Gather { axis }.attrs())
+    }
+
+    #[test]
+    fn takes_blocks_along_an_axis() {
+        let data = Tensor::from_vec(&[2, 3], (0..6).collect::<Vec<u16>>());
+        let columns = eval(&along(1), &[&data, &Tensor::from_vec(&[1, 2], vec![-1i32, 0])]).unwrap();
+        assert_eq!(columns, Tensor::from_vec(&[2, 1, 2], vec![2u16, 0, 5, 3]));
+        let row = eval(&along(0), &[&data, &Tensor::scalar(1i64)]).unwrap();
+        assert_eq!(row, Tensor::from_vec(&[3], vec![3u16, 4, 5]));
+        assert_eq!(eval(&along(0), &[&data, &list(&[])]).unwrap().shape(), [0, 3]);
+        let out_of_range = eval(&along(0), &[&data, &list(&[2])]);
+        assert_eq!(out_of_range, Err(OpError::Value("index 2 is out of range for an axis of 2".to_owned())));
+    }
+
+    #[test]
+    fn infers_shapes_and_contents() {
+        let (data, indices) = (fact(DType::F32, &["n", "8", "m"]), fact(DType::I64, &["k", "2"]));
+        assert_eq!(inferred(&along(1), &[&data, &indices]), "f32[n,k,2,m]");
+        assert!(inferred(&along(1), &[&data, &list_fact(&[8])]).contains("out of range"));
+        assert!(infer(&along(1), &[&data, &fact(DType::F32, &["k"])]).is_err());
+        let shape = Fact::of_elements(DType::I64, [Dim::from(2)], vec![Dim::symbol("n"), Dim::from(8)]);
+        let picked = infer(&along(0), &[&shape, &list_fact(&[-1, 0])]).unwrap().remove(0);
+        assert_eq!(picked.elements, Some(vec![Dim::from(8), Dim::symbol("n")]));
     }
 }

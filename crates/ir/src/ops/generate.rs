@@ -184,3 +184,57 @@ impl OpDef for Range {
         Ok(vec![Tensor::from_f64s(dtype, &[length], &values)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{eval, fact, infer, inferred, list, list_fact, plain, with};
+    use super::*;
+
+    #[test]
+    fn constants_of_shapes() {
+        let op = with("ConstantOfShape", Attrs::new().with("value", Attr::Tensor(list(&[7]))));
+        assert_eq!(eval(&op, &[&list(&[2])]).unwrap(), list(&[7, 7]));
+        assert_eq!(infer(&op, &[&list_fact(&[2])]).unwrap()[0].ints(), Some(vec![7, 7]));
+        assert_eq!(eval(&plain("ConstantOfShape"), &[&list(&[])]).unwrap(), Tensor::scalar(0f32));
+        assert_eq!(eval(&plain("ConstantOfShape"), &[&list(&[0, 3])]).unwrap().shape(), [0, 3]);
+        assert!(eval(&plain("ConstantOfShape"), &[&list(&[-1])]).is_err());
+        assert!(eval(&plain("ConstantOfShape"), &[&list(&[i64::MAX, i64::MAX])]).is_err());
+        let dims = Fact::of_elements(DType::I64, [Dim::from(1)], vec![Dim::symbol("n")]);
+        assert_eq!(inferred(&plain("ConstantOfShape"), &[&dims]), "f32[n]");
+        assert_eq!(inferred(&plain("ConstantOfShape"), &[&fact(DType::I64, &["2"])]), "f32[node.0,node.1]");
+    }
+
+    #[test]
+    fn ranges() {
+        let scalars = |values: [i64; 3]| values.map(Tensor::scalar);
+        let range = |values| {
+            let [start, limit, delta] = &scalars(values);
+            eval(&plain("Range"), &[start, limit, delta])
+        };
+        assert_eq!(range([1, 8, 3]).unwrap(), list(&[1, 4, 7]));
+        assert_eq!(range([3, -1, -2]).unwrap(), list(&[3, 1]));
+        assert_eq!(range([3, 3, 1]).unwrap(), list(&[]));
+        assert!(range([0, 1, 0]).is_err());
+        assert!(range([i64::MIN, i64::MAX, 1]).is_err());
+        let [start, limit, delta] = &[0f32, 1.0, 0.3].map(Tensor::scalar);
+        let floats = eval(&plain("Range"), &[start, limit, delta]).unwrap();
+        assert_eq!(floats.len(), 4);
+        assert!(eval(&plain("Range"), &[start, &Tensor::scalar(f32::INFINITY), delta]).is_err());
+    }
+
+    #[test]
+    fn symbolic_ranges() {
+        let scalar = |dim: Dim| Fact::of_elements(DType::I64, [], vec![dim]);
+        let n = Dim::symbol("n");
+        let to = |start: Dim, limit: Dim, delta: i64| {
+            inferred(&plain("Range"), &[&scalar(start), &scalar(limit), &scalar(Dim::from(delta))])
+        };
+        assert_eq!(to(Dim::from(0), n.clone(), 1), "i64[n]");
+        assert_eq!(to(n.clone(), n.clone() + Dim::symbol("k"), 1), "i64[k]");
+        assert_eq!(to(n.clone(), Dim::from(0), -2), "i64[floordiv(n + 1, 2)]");
+        assert_eq!(to(Dim::from(1), n, 1), "i64[max(0, n - 1)]");
+        let unknown = fact(DType::I64, &[]);
+        let zero = scalar(Dim::from(0));
+        assert_eq!(inferred(&plain("Range"), &[&zero, &unknown, &scalar(Dim::from(1))]), "i64[node.0]");
+    }
+}

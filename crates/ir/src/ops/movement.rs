@@ -65,6 +65,10 @@ impl<const N: usize> Walk<N> {
     /// Axes that are contiguous for every operand become one, so that rows are as long as can be.
     pub(super) fn new(shape: &[usize], strides: [&[isize]; N]) -> Self {
         let mut walk = Walk { dims: Vec::new(), strides: Vec::new() };
+        if shape.contains(&0) {
+            // The other dims may be anything then, and their product need not fit.
+            return Walk { dims: vec![0], strides: vec![[0; N]] };
+        }
         for (axis, &dim) in shape.iter().enumerate().filter(|(_, dim)| **dim != 1) {
             let stride: [isize; N] = std::array::from_fn(|n| strides[n][axis]);
             match (walk.dims.last_mut(), walk.strides.last_mut()) {
@@ -220,6 +224,7 @@ pub(super) fn strided(
     strides: &[isize],
     base: isize,
 ) -> Result<Tensor, OpError> {
+    element_count(shape)?;
     move_elements(shape, &[tensor], &Strided { walk: Walk::new(shape, [strides]), base })
 }
 

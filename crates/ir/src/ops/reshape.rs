@@ -16,7 +16,7 @@
 //!
 //! **Source**: <https://onnx.ai/onnx/operators/onnx__Reshape.html> and the pages of the other ops.
 
-use super::movement::{broadcast_shape, broadcast_strides, row_major, strided};
+use super::movement::{broadcast_shape, broadcast_strides, element_count, row_major, strided};
 use super::tracked::{broadcast_contents, with_elements};
 use super::util::{
     arity, expect_index_list, known_attrs, normalize_axes, normalize_axis, optional, required,
@@ -207,7 +207,7 @@ impl OpDef for Flatten {
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         let data = required_tensor(inputs, 0, "input")?;
         let (outer, inner) = data.shape().split_at(self.split(data.rank())?);
-        reshaped(data, &[outer.iter().product(), inner.iter().product()])
+        reshaped(data, &[element_count(outer)?, element_count(inner)?])
     }
 }
 
@@ -484,5 +484,126 @@ impl OpDef for Shape {
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         let dims = self.of(required_tensor(inputs, 0, "data")?.shape());
         Ok(vec![Tensor::from_vec(&[dims.len()], dims.iter().map(|&d| d as i64).collect())])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{eval, fact, infer, inferred, list, list_fact, plain, with};
+    use super::*;
+
+    fn contents(shape: Vec<Dim>) -> Fact {
+        Fact::of_elements(DType::I64, [Dim::from(shape.len())], shape)
+    }
+
+    #[test]
+    fn reshape_resolves_zeros_and_the_rest() {
+        let data = fact(DType::F32, &["n", "12", "m"]);
+        let to = |target: &[i64]| inferred(&plain("Reshape"), &[&data, &list_fact(target)]);
+        assert_eq!(to(&[0, 3, 4, -1]), "f32[n,3,4,m]");
+        assert_eq!(to(&[-1, 6]), "f32[2*m*n,6]");
+        assert_eq!(to(&[0, 0, 0]), "f32[n,12,m]");
+        assert!(to(&[-1, -1]).contains("more than one -1"));
+        assert!(to(&[0, 0, 0, 0]).contains("no dim to copy"));
+        let fixed = fact(DType::F32, &["2", "6"]);
+        assert_eq!(inferred(&plain("Reshape"), &[&fixed, &list_fact(&[3, -1])]), "f32[3,4]");
+        assert!(
+            inferred(&plain("Reshape"), &[&fixed, &list_fact(&[5, -1])]).contains("element counts differ")
+        );
+        assert!(inferred(&plain("Reshape"), &[&fixed, &list_fact(&[11])]).contains("element counts differ"));
+    }
+
+    #[test]
+    fn reshape_to_dims_and_to_the_unknown() {
+        let sum = Dim::symbol("n") + Dim::from(1);
+        let data = Fact::of_type(DType::F32, [sum.clone(), Dim::symbol("m"), Dim::from(64)]);
+        let target = contents(vec![sum, Dim::from(-1)]);
+        assert_eq!(inferred(&plain("Reshape"), &[&data, &target]), "f32[n + 1,64*m]");
+        let unknown = fact(DType::I64, &["2"]);
+        assert_eq!(inferred(&plain("Reshape"), &[&data, &unknown]), "f32[node.0,node.1]");
+        let endless = fact(DType::I64, &["k"]);
+        assert!(inferred(&plain("Reshape"), &[&data, &endless]).contains("rank"));
+    }
+
+    #[test]
+    fn reshape_of_nothing() {
+        let empty = Tensor::from_vec::<f32>(&[0, 5], vec![]);
+        assert_eq!(eval(&plain("Reshape"), &[&empty, &list(&[0, -1])]).unwrap().shape(), [0, 5]);
+        let op = with("Reshape", Attrs::new().with("allowzero", Attr::Int(1)));
+        assert_eq!(eval(&op, &[&empty, &list(&[3, 0])]).unwrap().shape(), [3, 0]);
+        assert!(eval(&op, &[&empty, &list(&[0, -1])]).is_err());
+        let scalar = Tensor::scalar(1u8);
+        assert_eq!(eval(&plain("Reshape"), &[&scalar, &list(&[])]).unwrap(), scalar);
+    }
+
+    #[test]
+    fn squeeze_and_unsqueeze() {
+        let data = fact(DType::Bool, &["1", "n", "1"]);
+        assert_eq!(inferred(&plain("Squeeze"), &[&data, &list_fact(&[0, -1])]), "bool[n]");
+        assert!(inferred(&plain("Squeeze"), &[&data]).contains("n of [1, n, 1] may be 1"));
+        assert!(
+            inferred(&plain("Squeeze"), &[&fact(DType::F32, &["2"]), &list_fact(&[0])]).contains("not 1")
+        );
+        assert_eq!(inferred(&plain("Unsqueeze"), &[&data, &list_fact(&[0, -1])]), "bool[1,1,n,1,1]");
+        assert!(infer(&plain("Unsqueeze"), &[&data, &list_fact(&[1, 1])]).is_err());
+        let words = Tensor::from_strings(&[1, 2], vec!["a".into(), "b".into()]);
+        assert_eq!(eval(&plain("Squeeze"), &[&words]).unwrap().shape(), [2]);
+    }
+
+    #[test]
+    fn flatten_at_every_axis() {
+        let data = fact(DType::F32, &["n", "3", "4"]);
+        let at = |axis| inferred(&with("Flatten", Flatten { axis }.attrs()), &[&data]);
+        assert_eq!([at(0), at(-1), at(3)], ["f32[1,12*n]", "f32[3*n,4]", "f32[12*n,1]"]);
+        assert!(at(4).contains("out of range"));
+    }
+
+    #[test]
+    fn expand_both_ways() {
+        let data = Tensor::from_vec(&[2, 1], vec![1i16, 2]);
+        let expanded = eval(&plain("Expand"), &[&data, &list(&[2, 1, 3])]).unwrap();
+        assert_eq!(expanded, Tensor::from_vec(&[2, 2, 3], vec![1i16, 1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2]));
+        assert!(eval(&plain("Expand"), &[&data, &list(&[-1])]).is_err());
+        assert!(eval(&plain("Expand"), &[&data, &list(&[1 << 40, 1 << 40])]).is_err());
+        let unknown = fact(DType::I64, &["3"]);
+        let rows = fact(DType::F32, &["n", "1", "5"]);
+        assert_eq!(inferred(&plain("Expand"), &[&rows, &unknown]), "f32[node.0,node.1,5]");
+    }
+
+    #[test]
+    fn transpose() {
+        let data = Tensor::from_vec(&[1, 2, 3], (0..6).collect::<Vec<i64>>());
+        let op = with("Transpose", Attrs::new().with("perm", Attr::Ints(vec![2, 0, 1])));
+        let moved = eval(&op, &[&data]).unwrap();
+        assert_eq!(moved, Tensor::from_vec(&[3, 1, 2], vec![0i64, 3, 1, 4, 2, 5]));
+        assert_eq!(inferred(&plain("Transpose"), &[&fact(DType::F32, &["n", "2"])]), "f32[2,n]");
+        assert!(inferred(&op, &[&fact(DType::F32, &["n"])]).contains("no permutation"));
+    }
+
+    #[test]
+    fn shape_clamps_its_ends() {
+        let data = fact(DType::F32, &["n", "3", "m"]);
+        let of =
+            |start, end| infer(&with("Shape", Shape { start, end }.attrs()), &[&data]).unwrap().remove(0);
+        assert_eq!(of(0, None).elements, Some(data.shape().to_vec()));
+        assert_eq!(of(-1, Some(9)).elements, Some(vec![Dim::symbol("m")]));
+        assert_eq!(of(2, Some(1)).elements, Some(vec![]));
+    }
+
+    #[test]
+    fn shape_chains_resolve() {
+        // The batch and the heads of attention: x[n, s, 64] → [n, s, 4, 16].
+        let x = fact(DType::F32, &["n", "s", "64"]);
+        let shape = infer(&plain("Shape"), &[&x]).unwrap().remove(0);
+        let axis = |axis: i64| with("Gather", Attrs::new().with("axis", Attr::Int(axis)));
+        let pick = |at: i64| {
+            let dim = infer(&axis(0), &[&shape, &Fact::of_constant(Tensor::scalar(at))]).unwrap().remove(0);
+            assert_eq!(dim.rank(), 0);
+            infer(&plain("Unsqueeze"), &[&dim, &list_fact(&[0])]).unwrap().remove(0)
+        };
+        let concat = with("Concat", Attrs::new().with("axis", Attr::Int(0)));
+        let heads = list_fact(&[4, -1]);
+        let target = infer(&concat, &[&pick(0), &pick(-2), &heads]).unwrap().remove(0);
+        assert_eq!(inferred(&plain("Reshape"), &[&x, &target]), "f32[n,s,4,16]");
     }
 }

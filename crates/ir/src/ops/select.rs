@@ -164,3 +164,44 @@ impl OpDef for Clip {
         Ok(vec![map_floats(x, clip)?])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{eval, infer, list_fact, plain};
+    use super::*;
+
+    #[test]
+    fn choices_broadcast_for_every_dtype() {
+        let condition = Tensor::from_bools(&[2, 1], &[true, false]);
+        let x = Tensor::from_strings(&[], vec!["yes".into()]);
+        let y = Tensor::from_strings(&[2], vec!["no".into(), "never".into()]);
+        let chosen = eval(&plain("Where"), &[&condition, &x, &y]).unwrap();
+        assert_eq!(chosen.shape(), [2, 2]);
+        assert_eq!(chosen.strings().unwrap(), ["yes", "yes", "no", "never"]);
+        let (x, y) = (Tensor::from_vec(&[2], vec![1u8, 2]), Tensor::scalar(9u8));
+        let chosen = eval(&plain("Where"), &[&condition, &x, &y]).unwrap();
+        assert_eq!(chosen, Tensor::from_vec(&[2, 2], vec![1u8, 2, 9, 9]));
+    }
+
+    #[test]
+    fn contents_are_chosen() {
+        let n = Dim::symbol("n");
+        let dims = Fact::of_elements(DType::I64, [Dim::from(2)], vec![n.clone(), Dim::from(-1)]);
+        let ones = list_fact(&[1, 1]);
+        let is_open = infer(&plain("Equal"), &[&dims, &list_fact(&[-1])]).unwrap().remove(0);
+        let chosen = infer(&plain("Where"), &[&is_open, &ones, &dims]).unwrap().remove(0);
+        assert_eq!(chosen.elements, Some(vec![n, Dim::from(1)]));
+    }
+
+    #[test]
+    fn the_upper_bound_wins_and_nan_stays() {
+        let x = Tensor::from_vec(&[3], vec![f32::NAN, -5.0, 5.0]);
+        let clipped = eval(&plain("Clip"), &[&x, &Tensor::scalar(2f32), &Tensor::scalar(1f32)]).unwrap();
+        assert!(clipped.to_f64s()[0].is_nan());
+        assert_eq!(clipped.to_f64s()[1..], [1.0, 1.0]);
+        let x = Tensor::from_vec(&[2], vec![u64::MAX, 0]);
+        let clipped = eval(&plain("Clip"), &[&x, &Tensor::scalar(1u64)]).unwrap();
+        assert_eq!(clipped, Tensor::from_vec(&[2], vec![u64::MAX, 1]));
+        assert!(eval(&plain("Clip"), &[&x, &x]).is_err());
+    }
+}

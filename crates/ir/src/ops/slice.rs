@@ -1,20 +1,18 @@
-//! Ops that take parts of tensors or put them together: `Slice`, `Split`, `Concat`, `Pad`.
+//! Ops that take parts of tensors or put them together: `Slice`, `Split`, `Concat`.
 //!
 //! - `Slice(x, starts, ends, axes?, steps?)`: Python's `x[start:end:step]` on each of `axes` (all by default).
 //! - `Split(x, split?)`: parts along `axis` of the given lengths, or `num_outputs` equal ones, the last smaller.
 //! - `Concat(x…)`: operands one after the other along `axis`.
-//! - `Pad(x, pads, value?, axes?)`: `pads` holds what is added before each of `axes`, then what is added after;
-//!   negative amounts remove.
 //!
-//! **Dtypes**: all, strings too; starts, ends, steps and axes are i32 or i64, `split` and `pads` i64.
+//! **Dtypes**: all, strings too; starts, ends, steps and axes are i32 or i64, `split` i64.
 //!
 //! **Opsets**: Slice 1, 10 (operands, steps), 11 (negative steps), Split 1, 2, 13 (split is an operand), 18
-//! (`num_outputs`), Concat 1, 4, 11, 13, Pad 1, 2, 11 (operands), 18 (`axes`), 19 (`wrap`); later ones add dtypes.
+//! (`num_outputs`), Concat 1, 4, 11, 13.
 //!
 //! **Source**: <https://onnx.ai/onnx/operators/onnx__Slice.html> and the pages of the other ops.
 
 use super::elementwise::same_dtype;
-use super::movement::{Move, move_elements, row_major, strided};
+use super::movement::{Move, element_count, move_elements, row_major, strided};
 use super::tracked::{at_least_zero, maximum, minimum, non_negative};
 use super::util::{
     arity, expect_dtype, expect_index_list, known_attrs, normalize_axes, normalize_axis, optional, required,
@@ -23,19 +21,6 @@ use super::util::{
 use super::{InferCx, OpDef, OpError};
 use crate::{Attr, Attrs, Dim, Fact, MAX_TRACKED_ELEMENTS};
 use rabot_tensor::{DType, Tensor};
-
-/// What `Pad` fills the border with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PadMode {
-    /// A constant value.
-    Constant,
-    /// The mirror image, without the edge.
-    Reflect,
-    /// The edge.
-    Edge,
-    /// The other end.
-    Wrap,
-}
 
 /// `Slice`: operands data, starts, ends, optional axes, optional steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -215,9 +200,10 @@ impl OpDef for Slice {
             }
             let (first, count) = slice_axis(shape[axis], starts[index], ends[index], step);
             shape[axis] = count;
-            base += first * strides[axis];
+            // Only a tensor without elements has strides that do not fit.
+            base = isize::wrapping_add(base, first.wrapping_mul(strides[axis]));
             // With one element the step is of no matter, and it may be huge.
-            strides[axis] = if count > 1 { strides[axis] * step as isize } else { 0 };
+            strides[axis] = if count > 1 { strides[axis].wrapping_mul(step as isize) } else { 0 };
         }
         Ok(vec![strided(data, &shape, &strides, base)?])
     }
@@ -334,7 +320,7 @@ impl OpDef for Split {
         let tensors = parts.into_iter().map(|part| {
             let mut shape = data.shape().to_vec();
             shape[axis] = part;
-            let tensor = strided(data, &shape, &strides, first as isize * strides[axis]);
+            let tensor = strided(data, &shape, &strides, (first as isize).wrapping_mul(strides[axis]));
             first += part;
             tensor
         });
@@ -431,197 +417,113 @@ impl OpDef for Concat {
                 );
                 return Err(OpError::Shape(reason));
             }
-            shape[axis] += tensor.shape()[axis];
+            let joined = shape[axis].checked_add(tensor.shape()[axis]);
+            shape[axis] =
+                joined.ok_or_else(|| OpError::Value("a dim of the result is too large".to_owned()))?;
         }
-        let outer = shape[..axis].iter().product();
-        let blocks = tensors.iter().map(|t| t.shape()[axis..].iter().product()).collect();
+        let outer = element_count(&shape[..axis])?;
+        let blocks = tensors.iter().map(|t| element_count(&t.shape()[axis..])).collect::<Result<_, _>>()?;
         Ok(vec![move_elements(&shape, &tensors, &Join { outer, blocks })?])
     }
 }
 
-/// `Pad`: operands data, pads, optional value, optional axes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pad {
-    /// What fills the border.
-    pub mode: PadMode,
-}
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{eval, fact, infer, inferred, list, list_fact, plain, with};
+    use super::*;
 
-/// What is added before and after each axis; `None` if not known.
-type Pads<T> = Vec<(T, T)>;
-
-/// `pads` by axis: the first half is what comes before, the second what comes after.
-fn pads_by_axis<T: Clone>(pads: &[T], axes: &[usize], rank: usize, zero: T) -> Result<Pads<T>, OpError> {
-    if pads.len() != 2 * axes.len() {
-        return Err(OpError::Value(format!("pads has {} entries for {} axes", pads.len(), axes.len())));
+    fn sliced(dim: &str, start: i64, end: i64, step: i64) -> String {
+        let lists = [list_fact(&[start]), list_fact(&[end]), list_fact(&[0]), list_fact(&[step])];
+        let [starts, ends, axes, steps] = &lists;
+        inferred(&plain("Slice"), &[&fact(DType::F32, &[dim]), starts, ends, axes, steps])
     }
-    let mut by_axis = vec![(zero.clone(), zero); rank];
-    for (index, &axis) in axes.iter().enumerate() {
-        by_axis[axis] = (pads[index].clone(), pads[index + axes.len()].clone());
-    }
-    Ok(by_axis)
-}
 
-impl Pad {
-    /// Source index along one axis for each index of the result; `None` for the constant border.
-    fn axis_map(&self, dim: usize, before: i64, after: i64) -> Result<Vec<Option<usize>>, OpError> {
-        let size = dim as i64;
-        let length = size.checked_add(before).and_then(|n| n.checked_add(after)).filter(|&n| n >= 0);
-        let refused = |reason: &str| {
-            let mode = self.mode_name();
-            OpError::Value(format!("cannot pad an axis of {dim} by {before} and {after} ({mode}): {reason}"))
-        };
-        let length = length.ok_or_else(|| refused("nothing is left"))?;
-        super::movement::element_count(&[length as usize])?;
-        if dim == 0 && length > 0 && self.mode != PadMode::Constant {
-            return Err(refused("there is nothing to repeat"));
-        }
-        let source = |index: i64| match index - before {
-            at if (0..size).contains(&at) => Some(at),
-            at => match self.mode {
-                PadMode::Constant => None,
-                PadMode::Edge => Some(at.clamp(0, size - 1)),
-                PadMode::Wrap => Some(at.rem_euclid(size)),
-                PadMode::Reflect if size == 1 => Some(0),
-                PadMode::Reflect => {
-                    let period = 2 * (size - 1);
-                    let folded = at.rem_euclid(period);
-                    Some(folded.min(period - folded))
+    #[test]
+    fn symbolic_slices() {
+        assert_eq!(sliced("n", 0, i64::MAX, 1), "f32[n]");
+        assert_eq!(sliced("n", 0, i64::from(i32::MAX), 2), "f32[floordiv(n + 1, 2)]");
+        assert_eq!(sliced("n", 0, -1, 1), "f32[max(0, n - 1)]");
+        assert_eq!(sliced("n", -3, i64::MAX, 1), "f32[min(3, n)]");
+        assert_eq!(sliced("n", 2, 5, 1), "f32[max(0, min(5, n) - 2)]");
+        assert_eq!(sliced("n", -1, i64::MIN, -1), "f32[n]");
+        assert_eq!(sliced("n", i64::MAX, i64::MIN, -2), "f32[floordiv(n + 1, 2)]");
+        assert_eq!(sliced("7", 1, -1, 2), "f32[3]");
+        assert!(sliced("7", 1, 2, 0).contains("step"));
+    }
+
+    #[test]
+    fn inference_agrees_with_evaluation() {
+        // Every small case: the symbolic length, evaluated, is the length of what comes out.
+        let bounds = [i64::MIN, -9, -5, -4, -1, 0, 1, 4, 5, 9, i64::MAX];
+        for size in 0..6usize {
+            let data = Tensor::from_vec(&[size], (0..size as i32).collect());
+            for (start, end) in bounds.iter().flat_map(|&s| bounds.iter().map(move |&e| (s, e))) {
+                for step in [1, 2, 7, -1, -3] {
+                    let lists = [list(&[start]), list(&[end]), list(&[0]), list(&[step])];
+                    let [starts, ends, axes, steps] = &lists;
+                    let actual = eval(&plain("Slice"), &[&data, starts, ends, axes, steps]).unwrap();
+                    let mut facts = vec![fact(DType::I32, &["n"])];
+                    facts.extend(lists.iter().map(|l| Fact::of_constant(l.clone())));
+                    let inferred =
+                        infer(&plain("Slice"), &facts.iter().collect::<Vec<_>>()).unwrap().remove(0);
+                    let length = inferred.shape()[0].eval(&|_| Some(size as i64));
+                    assert_eq!(
+                        length,
+                        Ok(actual.len() as i64),
+                        "{size} [{start}:{end}:{step}] {}",
+                        inferred.ty
+                    );
                 }
-            },
-        };
-        Ok((0..length).map(|index| source(index).map(|at| at as usize)).collect())
+            }
+        }
     }
 
-    fn mode_name(&self) -> &'static str {
-        match self.mode {
-            PadMode::Constant => "constant",
-            PadMode::Reflect => "reflect",
-            PadMode::Edge => "edge",
-            PadMode::Wrap => "wrap",
-        }
+    #[test]
+    fn slices_copy_backward_and_across() {
+        let data = Tensor::from_vec(&[2, 3], (0..6).collect::<Vec<i32>>());
+        let lists = [list(&[-1, 0]), list(&[i64::MIN, 2]), list(&[1, 0]), list(&[-2, 1])];
+        let [starts, ends, axes, steps] = &lists;
+        let sliced = eval(&plain("Slice"), &[&data, starts, ends, axes, steps]).unwrap();
+        assert_eq!(sliced, Tensor::from_vec(&[2, 2], vec![2, 0, 5, 3]));
+        let n = Dim::symbol("n");
+        let dims = Fact::of_elements(DType::I64, [Dim::from(3)], vec![n.clone(), Dim::from(2), n.clone()]);
+        let last = infer(&plain("Slice"), &[&dims, &list_fact(&[-2]), &list_fact(&[9])]).unwrap().remove(0);
+        assert_eq!(last.elements, Some(vec![Dim::from(2), n]));
     }
-}
 
-/// Copies by a source index for each axis; operand 1 is the constant of the border.
-struct PadMove {
-    maps: Vec<Vec<Option<usize>>>,
-    strides: Vec<isize>,
-}
+    #[test]
+    fn bounds_that_are_dims() {
+        let n = Dim::symbol("n");
+        let end = Fact::of_elements(DType::I64, [Dim::from(1)], vec![n.clone()]);
+        let data = fact(DType::F32, &["8"]);
+        assert_eq!(inferred(&plain("Slice"), &[&data, &list_fact(&[0]), &end]), "f32[min(8, n)]");
+        let unknown = fact(DType::I64, &["1"]);
+        assert_eq!(inferred(&plain("Slice"), &[&data, &unknown, &end]), "f32[node.0]");
+    }
 
-impl PadMove {
-    fn axis<T: Clone>(&self, out: &mut Vec<T>, data: &[T], fill: &T, axis: usize, base: usize) {
-        let Some(map) = self.maps.get(axis) else {
-            return out.push(data[base].clone());
-        };
-        if axis + 1 == self.maps.len() {
-            return out.extend(map.iter().map(|source| source.map_or(fill, |at| &data[base + at])).cloned());
-        }
-        let inner: usize = self.maps[axis + 1..].iter().map(Vec::len).product();
-        for source in map {
-            match source {
-                None => out.resize(out.len() + inner, fill.clone()),
-                Some(at) => self.axis(out, data, fill, axis + 1, base + at * self.strides[axis] as usize),
-            }
-        }
+    #[test]
+    fn split_into_equal_and_given_parts() {
+        let op = with("Split", Attrs::new().with("num_outputs", Attr::Int(2)));
+        let facts = infer(&op, &[&fact(DType::F32, &["7", "n"])]).unwrap();
+        assert_eq!(facts.iter().map(|f| f.ty.to_string()).collect::<Vec<_>>(), ["f32[4,n]", "f32[3,n]"]);
+        let data = Tensor::from_strings(&[3], ["a", "b", "c"].map(str::to_owned).to_vec());
+        let parts = op.eval(&[Some(&data), Some(&list(&[1, 2]))]).unwrap();
+        assert_eq!(parts[1].strings().unwrap(), ["b", "c"]);
+        assert!(op.eval(&[Some(&data), Some(&list(&[2, 2]))]).is_err());
+        assert!(op.eval(&[Some(&data), Some(&list(&[4, -1]))]).is_err());
+        let dims = Fact::of_elements(DType::I64, [Dim::from(2)], vec![Dim::symbol("n"), Dim::from(3)]);
+        assert_eq!(infer(&op, &[&dims]).unwrap()[1].elements, Some(vec![Dim::from(3)]));
     }
-}
 
-impl Move for PadMove {
-    fn append<T: Clone>(&self, out: &mut Vec<T>, operands: &[&[T]]) {
-        self.axis(out, operands[0], &operands[1][0], 0, 0);
-    }
-}
-
-impl OpDef for Pad {
-    const NAMES: &'static [&'static str] = &["Pad"];
-    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
-        known_attrs(attrs, &["mode"])?;
-        let mode = match attrs.str("mode", "constant")?.as_str() {
-            "constant" => PadMode::Constant,
-            "reflect" => PadMode::Reflect,
-            "edge" => PadMode::Edge,
-            "wrap" => PadMode::Wrap,
-            other => {
-                return Err(OpError::Attribute {
-                    name: "mode".to_owned(),
-                    value: other.to_owned(),
-                    reason: "expected constant, reflect, edge or wrap".to_owned(),
-                });
-            }
-        };
-        Ok(Pad { mode })
-    }
-    fn name(&self) -> &'static str {
-        "Pad"
-    }
-    fn attrs(&self) -> Attrs {
-        Attrs::new().with("mode", Attr::Str(self.mode_name().to_owned()))
-    }
-    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        arity(inputs, 2, 4)?;
-        let (data, pads) = (required(inputs, 0, "data")?, required(inputs, 1, "pads")?);
-        expect_index_list(1, pads)?;
-        if let Some(value) = optional(inputs, 2) {
-            same_dtype(2, value, data)?;
-            if !value.ty.elements().is(1) {
-                return Err(OpError::Shape(format!(
-                    "the padding value must be one element, not {}",
-                    value.ty
-                )));
-            }
-        }
-        let axes = match optional(inputs, 3) {
-            None => Some((0..data.rank()).collect()),
-            Some(axes) => {
-                expect_dtype(3, axes.dtype(), "i32 or i64", |d| matches!(d, DType::I32 | DType::I64))?;
-                axes.ints().map(|axes| normalize_axes(&axes, data.rank())).transpose()?
-            }
-        };
-        let shape = match (pads.dims(), axes) {
-            (Some(pads), Some(axes)) => {
-                let pads = pads_by_axis(&pads, &axes, data.rank(), Dim::from(0))?;
-                let padded =
-                    data.shape().iter().zip(pads).map(|(d, (before, after))| d.clone() + before + after);
-                padded.collect()
-            }
-            (None, Some(axes)) => {
-                let mut shape = data.shape().to_vec();
-                axes.into_iter().for_each(|axis| shape[axis] = cx.fresh());
-                shape
-            }
-            _ => data.shape().iter().map(|_| cx.fresh()).collect::<Vec<Dim>>(),
-        };
-        if shape.iter().any(|dim| dim.as_const().is_some_and(|value| value < 0)) {
-            return Err(OpError::Value(format!("padding {} gives the shape {shape:?}", data.ty)));
-        }
-        Ok(vec![Fact::of_type(data.dtype(), shape)])
-    }
-    fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
-        let (data, pads) = (required_tensor(inputs, 0, "data")?, required_tensor(inputs, 1, "pads")?);
-        let axes = match optional(inputs, 3) {
-            None => (0..data.rank()).collect(),
-            Some(axes) => normalize_axes(&axes.to_i64s(), data.rank())?,
-        };
-        let pads = pads_by_axis(&pads.to_i64s(), &axes, data.rank(), 0)?;
-        let maps: Vec<Vec<Option<usize>>> = data
-            .shape()
-            .iter()
-            .zip(pads)
-            .map(|(&dim, (before, after))| self.axis_map(dim, before, after))
-            .collect::<Result<_, _>>()?;
-        let default = match data.dtype() {
-            DType::String => Tensor::from_strings(&[], vec![String::new()]),
-            dtype => Tensor::zeros(dtype, &[]),
-        };
-        let value = optional(inputs, 2).unwrap_or(&default);
-        if value.len() != 1 {
-            return Err(OpError::Shape(format!(
-                "the padding value must be one element, not {:?}",
-                value.shape()
-            )));
-        }
-        let shape: Vec<usize> = maps.iter().map(Vec::len).collect();
-        let moves = PadMove { maps, strides: row_major(data.shape()) };
-        Ok(vec![move_elements(&shape, &[data, value], &moves)?])
+    #[test]
+    fn concat_along_an_inner_axis() {
+        let op = with("Concat", Attrs::new().with("axis", Attr::Int(-1)));
+        let (a, b) = (Tensor::from_vec(&[2, 1], vec![1u8, 2]), Tensor::from_vec(&[2, 2], vec![3u8, 4, 5, 6]));
+        let empty = Tensor::from_vec::<u8>(&[2, 0], vec![]);
+        let joined = eval(&op, &[&a, &empty, &b]).unwrap();
+        assert_eq!(joined, Tensor::from_vec(&[2, 3], vec![1u8, 3, 4, 2, 5, 6]));
+        let (a, b) = (fact(DType::F32, &["n", "2"]), fact(DType::F32, &["4", "m"]));
+        assert_eq!(inferred(&op, &[&a, &b]), "f32[4,m + 2]");
+        assert!(inferred(&op, &[&b, &fact(DType::F32, &["5", "m"])]).contains("only axis 1 may differ"));
     }
 }

@@ -476,3 +476,64 @@ impl OpDef for Unary {
         Ok(vec![result?])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{eval, infer, plain, with};
+    use super::*;
+    use half::f16;
+
+    #[test]
+    fn every_function_round_trips_and_keeps_nan() {
+        for op in ALL {
+            let op = with(op.name(), Unary { op }.attrs());
+            if matches!(op.name(), "BitwiseNot" | "Not" | "IsNaN" | "ThresholdedRelu") {
+                continue;
+            }
+            let result = eval(&op, &[&Tensor::from_vec(&[2], vec![f32::NAN, 0.5])]).unwrap().to_f64s();
+            assert!(result[0].is_nan(), "{}", op.name());
+            let finite = result[1].is_finite() || op.name() == "Acosh";
+            assert!(finite, "{} of 0.5 is {}", op.name(), result[1]);
+        }
+    }
+
+    #[test]
+    fn known_values() {
+        let cases = [
+            ("Erf", 1.0, 0.842700792949715),
+            ("Gelu", -1.0, -0.158655253931457),
+            ("HardSwish", -2.0, -1.0 / 3.0),
+            ("LeakyRelu", -1.0, -0.01),
+            ("Mish", 1.0, 0.865098388267310),
+            ("Round", 2.5, 2.0),
+            ("Selu", -1.0, -1.11133073769042),
+            ("Sigmoid", -800.0, 0.0),
+            ("Softplus", 800.0, 800.0),
+            ("Sign", -0.0, 0.0),
+        ];
+        for (name, x, expected) in cases {
+            let result = eval(&plain(name), &[&Tensor::scalar(x as f64)]).unwrap().to_f64s()[0];
+            assert!((result - expected as f64).abs() < 1e-7, "{name}({x}) = {result}, not {expected}");
+        }
+        let half = eval(&plain("Exp"), &[&Tensor::scalar(f16::from_f32(1.0))]).unwrap();
+        assert_eq!(half, Tensor::scalar(f16::from_f64(std::f64::consts::E)));
+    }
+
+    #[test]
+    fn integers_wrap() {
+        let x = Tensor::from_vec(&[3], vec![i8::MIN, -1, 5]);
+        assert_eq!(eval(&plain("Abs"), &[&x]).unwrap(), Tensor::from_vec(&[3], vec![i8::MIN, 1, 5]));
+        assert_eq!(eval(&plain("Relu"), &[&x]).unwrap(), Tensor::from_vec(&[3], vec![0i8, 0, 5]));
+        let x = Tensor::from_vec(&[1], vec![1u16]);
+        assert_eq!(eval(&plain("BitwiseNot"), &[&x]).unwrap(), Tensor::from_vec(&[1], vec![0xfffeu16]));
+    }
+
+    #[test]
+    fn dtypes_and_attributes_are_checked() {
+        let fact = Fact::of_type(DType::I32, []);
+        assert!(matches!(infer(&plain("Exp"), &[&fact]), Err(OpError::DType { actual: DType::I32, .. })));
+        let attrs = Attrs::new().with("alpha", Attr::Float(1.0));
+        assert!(Unary::from_attrs("Relu", &attrs).is_err());
+        assert!(Unary::from_attrs("Gelu", &Attrs::new().with("approximate", Attr::Str("x".into()))).is_err());
+    }
+}

@@ -135,3 +135,42 @@ impl OpDef for Variadic {
         Ok(vec![Tensor::from_f64s(first.dtype(), result.shape(), &values)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{eval, infer, plain};
+    use super::*;
+    use rabot_tensor::DType;
+
+    #[test]
+    fn extremes_keep_nan_and_broadcast() {
+        let a = Tensor::from_vec(&[2, 1], vec![f32::NAN, 1.0]);
+        let b = Tensor::from_vec(&[2], vec![0f32, 2.0]);
+        let max = eval(&plain("Max"), &[&a, &b]).unwrap().to_f64s();
+        assert!(max[0].is_nan() && max[1].is_nan());
+        assert_eq!(max[2..], [1.0, 2.0]);
+        let big = Tensor::from_vec(&[2], vec![u64::MAX, 1]);
+        assert_eq!(
+            eval(&plain("Min"), &[&big, &Tensor::scalar(2u64)]).unwrap(),
+            Tensor::from_vec(&[2], vec![2u64, 1])
+        );
+    }
+
+    #[test]
+    fn sums_round_once() {
+        let [one, small] = [1f32, 2f32.powi(-24)].map(Tensor::scalar);
+        // Rounded after each addition, both halves of an ulp would be lost.
+        let sum = eval(&plain("Sum"), &[&one, &small, &small]).unwrap();
+        assert_eq!(sum, Tensor::scalar(1f32 + f32::EPSILON));
+        let mean = eval(&plain("Mean"), &[&Tensor::scalar(1f32), &Tensor::scalar(2f32)]).unwrap();
+        assert_eq!(mean, Tensor::scalar(1.5f32));
+        assert!(infer(&plain("Sum"), &[&Fact::of_type(DType::I32, [])]).is_err());
+    }
+
+    #[test]
+    fn contents_are_clamped() {
+        let dims = Fact::of_elements(DType::I64, [], vec![Dim::symbol("n")]);
+        let max = infer(&plain("Max"), &[&dims, &Fact::of_constant(Tensor::scalar(0i64))]).unwrap();
+        assert_eq!(max[0].elements, Some(vec![Dim::symbol("n")]));
+    }
+}
