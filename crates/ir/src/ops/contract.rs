@@ -99,3 +99,35 @@ fn one_row<T: Acc>(a: &[T], panel: &[T]) -> [T; PANEL] {
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every mix of whole and partial row blocks and panels, and more panels than are held at once.
+    #[test]
+    fn equals_the_textbook_product() {
+        for (rows, depth, columns) in [(1, 1, 1), (4, 3, 4), (5, 7, 9), (3, 0, 2), (0, 2, 5), (9, 40_000, 6)]
+        {
+            let a: Vec<i64> = (0..rows * depth).map(|i| i as i64 % 7 - 3).collect();
+            let b: Vec<i64> = (0..depth * columns).map(|i| i as i64 % 5 - 2).collect();
+            let mut y = vec![i64::MAX; rows * columns];
+            let pack = |first: usize, panel: &mut [i64]| {
+                for (k, slot) in panel.chunks_exact_mut(PANEL).enumerate() {
+                    for j in 0..PANEL.min(columns - first) {
+                        slot[j] = b[k * columns + first + j];
+                    }
+                }
+            };
+            let store = |row: usize, column: usize, values: &[i64]| {
+                y[row * columns + column..][..values.len()].copy_from_slice(values);
+            };
+            multiply(&a, [rows, depth, columns], pack, store);
+            for (i, &y) in y.iter().enumerate() {
+                let (row, column) = (i / columns, i % columns);
+                let expected: i64 = (0..depth).map(|k| a[row * depth + k] * b[k * columns + column]).sum();
+                assert_eq!(y, expected, "{rows}x{depth}x{columns} at {i}");
+            }
+        }
+    }
+}

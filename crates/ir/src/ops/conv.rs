@@ -299,3 +299,86 @@ pub(super) fn window_attrs(window: &Window, group: usize) -> Attrs {
 fn dims(shape: &[usize]) -> Vec<Dim> {
     shape.iter().map(|&d| Dim::from(d)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::dense::testing::{counting, eval, f32s, ints, num, op, shape, sym, values};
+
+    #[test]
+    fn asymmetric_padding_and_bias() {
+        let conv = op("Conv", Attrs::new().with("pads", ints(&[1, 0])));
+        let (x, w, b) = (f32s(&[1, 1, 3], &[1., 2., 3.]), f32s(&[1, 1, 2], &[10., 1.]), f32s(&[1], &[0.5]));
+        assert_eq!(values(&conv, &[&x, &w, &b]), [1.5, 12.5, 23.5]);
+    }
+
+    #[test]
+    fn groups_strides_and_dilations() {
+        let attrs = Attrs::new()
+            .with("group", Attr::Int(2))
+            .with("strides", ints(&[2]))
+            .with("dilations", ints(&[2]));
+        let (x, w) = (counting(&[1, 2, 6]), f32s(&[4, 1, 2], &[1., 0., 0., 1., 1., 1., -1., 1.]));
+        // Channels 1..6 and 7..12; windows start at 0 and 2, and take every other element.
+        assert_eq!(values(&op("Conv", attrs), &[&x, &w]), [1., 3., 3., 5., 16., 20., 2., 2.]);
+    }
+
+    #[test]
+    fn three_spatial_axes_count_their_taps() {
+        let (x, w) = (f32s(&[1, 1, 3, 3, 3], &[1.; 27]), f32s(&[1, 1, 2, 2, 2], &[1.; 8]));
+        let conv = op("Conv", Attrs::new().with("auto_pad", Attr::Str("SAME_UPPER".to_owned())));
+        let y = values(&conv, &[&x, &w]);
+        assert_eq!((y[0], y[2], y[8], y[26]), (8., 4., 2., 1.));
+    }
+
+    #[test]
+    fn transposed_spreads_each_element() {
+        let attrs = Attrs::new().with("strides", ints(&[2])).with("output_padding", ints(&[1]));
+        let (x, w) = (f32s(&[1, 1, 2], &[1., 10.]), f32s(&[1, 1, 3], &[1., 2., 3.]));
+        assert_eq!(values(&op("ConvTranspose", attrs), &[&x, &w]), [1., 2., 13., 20., 30., 0.]);
+        let cut = Attrs::new().with("strides", ints(&[2])).with("pads", ints(&[1, 0]));
+        assert_eq!(values(&op("ConvTranspose", cut), &[&x, &w]), [2., 13., 20., 30.]);
+    }
+
+    #[test]
+    fn transposed_groups() {
+        let attrs = Attrs::new().with("group", Attr::Int(2));
+        let (x, w) = (f32s(&[1, 2, 1], &[1., 10.]), f32s(&[2, 2, 1], &[1., 2., 3., 4.]));
+        assert_eq!(values(&op("ConvTranspose", attrs), &[&x, &w]), [1., 2., 30., 40.]);
+    }
+
+    #[test]
+    fn symbolic_batch_and_size() {
+        let conv = op("Conv", Attrs::new().with("strides", ints(&[2, 1])).with("pads", ints(&[1, 1, 1, 1])));
+        let x = vec![sym("b"), num(3), num(2) * sym("h"), sym("w")];
+        let w = vec![num(8), num(3), num(3), num(3)];
+        let (shape, equal) = shape(&conv, &[x, w]).unwrap();
+        assert_eq!(shape[..2], [sym("b"), num(8)]);
+        assert_eq!(shape[2].eval(&|_| Some(5)), Ok(5));
+        assert_eq!(shape[3], sym("w"));
+        assert!(equal.is_empty());
+    }
+
+    #[test]
+    fn wrong_operands_are_refused() {
+        let conv = op("Conv", Attrs::new().with("group", Attr::Int(2)));
+        let dims = |dims: &[i64]| dims.iter().map(|&d| num(d)).collect::<Vec<Dim>>();
+        for (x, w) in [
+            (dims(&[1, 3, 8]), dims(&[4, 2, 3])),
+            (dims(&[1, 4, 8]), dims(&[3, 2, 3])),
+            (dims(&[1, 4]), dims(&[4, 2])),
+            (dims(&[1, 4, 2]), dims(&[4, 2, 3])),
+            (dims(&[1, 4, 8]), dims(&[4, 2, 0])),
+        ] {
+            assert!(shape(&conv, &[x, w]).is_err());
+        }
+        assert!(Conv::from_attrs("Conv", &Attrs::new().with("group", Attr::Int(0))).is_err());
+        assert!(Conv::from_attrs("Conv", &Attrs::new().with("grp", Attr::Int(1))).is_err());
+    }
+
+    #[test]
+    fn no_images() {
+        let y = eval(&op("Conv", Attrs::new()), &[&counting(&[0, 2, 4]), &counting(&[3, 2, 2])]).unwrap();
+        assert_eq!(y.shape(), [0, 3, 3]);
+    }
+}

@@ -93,3 +93,73 @@ pub(super) fn strided_offset(mut index: usize, shape: &[usize], strides: &[usize
     }
     offset
 }
+
+/// What the unit tests of the families share.
+#[cfg(test)]
+pub(super) mod testing {
+    use crate::ops::{InferCx, Op, OpError};
+    use crate::{Attr, Attrs, Dim, Fact};
+    use rabot_tensor::{DType, Tensor};
+
+    /// The op, made twice, so that `attrs` is held to give back what `from_attrs` took.
+    pub fn op(name: &str, attrs: Attrs) -> Op {
+        let op = Op::from_attrs(name, &attrs).expect("a known op").expect("good attributes");
+        assert_eq!(Op::from_attrs(op.name(), &op.attrs()), Some(Ok(op.clone())));
+        op
+    }
+
+    /// Evaluates, and holds the result to what inference says.
+    pub fn eval(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let facts: Vec<Fact> = inputs.iter().map(|&t| Fact::of_constant(t.clone())).collect();
+        let facts: Vec<Option<&Fact>> = facts.iter().map(Some).collect();
+        let inferred = op.infer(&facts, &mut InferCx::new("n"))?;
+        let operands: Vec<Option<&Tensor>> = inputs.iter().map(|&t| Some(t)).collect();
+        let result = op.eval(&operands)?.remove(0);
+        assert_eq!(inferred[0].ty.static_shape().as_deref(), Some(result.shape()));
+        assert_eq!(inferred[0].dtype(), result.dtype());
+        Ok(result)
+    }
+
+    /// Elements of the result.
+    pub fn values(op: &Op, inputs: &[&Tensor]) -> Vec<f64> {
+        eval(op, inputs).expect("evaluates").to_f64s()
+    }
+
+    /// A shape, and pairs of dims that must be equal.
+    type Inferred = (Vec<Dim>, Vec<(Dim, Dim)>);
+
+    /// Shape of the first output and the dims that must be equal, for f32 operands of these shapes.
+    pub fn shape(op: &Op, inputs: &[Vec<Dim>]) -> Result<Inferred, OpError> {
+        let facts: Vec<Fact> = inputs.iter().map(|s| Fact::of_type(DType::F32, s.clone())).collect();
+        let facts: Vec<Option<&Fact>> = facts.iter().map(Some).collect();
+        let mut cx = InferCx::new("n");
+        let fact = op.infer(&facts, &mut cx)?.remove(0);
+        Ok((fact.ty.shape, cx.equal))
+    }
+
+    /// An f32 tensor.
+    pub fn f32s(shape: &[usize], values: &[f32]) -> Tensor {
+        Tensor::from_vec(shape, values.to_vec())
+    }
+
+    /// An f32 tensor of 1, 2, 3, ….
+    pub fn counting(shape: &[usize]) -> Tensor {
+        let len: usize = shape.iter().product();
+        Tensor::from_vec(shape, (1..=len).map(|v| v as f32).collect::<Vec<f32>>())
+    }
+
+    /// An attribute of integers.
+    pub fn ints(values: &[i64]) -> Attr {
+        Attr::Ints(values.to_vec())
+    }
+
+    /// A symbol.
+    pub fn sym(name: &str) -> Dim {
+        Dim::symbol(name)
+    }
+
+    /// A number.
+    pub fn num(value: i64) -> Dim {
+        Dim::from(value)
+    }
+}

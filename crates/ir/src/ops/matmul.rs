@@ -310,3 +310,83 @@ fn scale_ints(values: &mut [i64], factor: f32) {
         values.iter_mut().for_each(|v| *v = (*v as f64 * f64::from(factor)) as i64);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::dense::testing::{counting, eval, f32s, num, op, shape, sym, values};
+
+    fn matmul(a: &[usize], b: &[usize]) -> Tensor {
+        eval(&op("MatMul", Attrs::new()), &[&counting(a), &counting(b)]).unwrap()
+    }
+
+    #[test]
+    fn vectors_lose_the_dim_they_were_lent() {
+        assert_eq!(matmul(&[2], &[2]), Tensor::scalar(5.0f32));
+        assert_eq!(matmul(&[2], &[2, 2]), f32s(&[2], &[7., 10.]));
+        assert_eq!(matmul(&[2, 2], &[2]), f32s(&[2], &[5., 11.]));
+    }
+
+    #[test]
+    fn batches_broadcast() {
+        let y = matmul(&[2, 1, 1, 2], &[3, 2, 1]);
+        assert_eq!(y.shape(), [2, 3, 1, 1]);
+        assert_eq!(y.to_f64s(), [5., 11., 17., 11., 25., 39.]);
+        assert_eq!(matmul(&[2, 1, 2], &[2, 1]).to_f64s(), [5., 11.]);
+    }
+
+    #[test]
+    fn empty_sums_are_zero() {
+        assert_eq!(matmul(&[2, 0], &[0, 2]).to_f64s(), [0.; 4]);
+        assert_eq!(matmul(&[0, 2], &[2, 3]).shape(), [0, 3]);
+    }
+
+    #[test]
+    fn integers_wrap_and_do_not_round() {
+        let a = Tensor::from_vec(&[1, 2], vec![u64::MAX, 3]);
+        let b = Tensor::from_vec(&[2, 1], vec![2u64, (1 << 62) + 1]);
+        let y = eval(&op("MatMul", Attrs::new()), &[&a, &b]).unwrap();
+        assert_eq!(y, Tensor::from_vec(&[1, 1], vec![(3u64 << 62).wrapping_add(1)]));
+    }
+
+    #[test]
+    fn sums_round_once() {
+        // In f32 the ones would be lost one by one.
+        let a = f32s(&[1, 4], &[16777216., 1., 1., 1.]);
+        assert_eq!(values(&op("MatMul", Attrs::new()), &[&a, &f32s(&[4, 1], &[1.; 4])]), [16777220.]);
+    }
+
+    #[test]
+    fn symbolic_dims() {
+        let op = op("MatMul", Attrs::new());
+        let (result, equal) =
+            shape(&op, &[vec![sym("b"), sym("s"), num(4)], vec![num(1), sym("k"), num(5)]]).unwrap();
+        assert_eq!(result, [sym("b"), sym("s"), num(5)]);
+        assert_eq!(equal, [(num(4), sym("k"))]);
+        assert!(shape(&op, &[vec![num(2), num(3)], vec![num(4), num(2)]]).is_err());
+        assert!(shape(&op, &[vec![], vec![num(4)]]).is_err());
+    }
+
+    #[test]
+    fn gemm_transposes_scales_and_broadcasts() {
+        let attrs = Attrs::new()
+            .with("transA", Attr::Int(1))
+            .with("transB", Attr::Int(1))
+            .with("alpha", Attr::Float(2.0))
+            .with("beta", Attr::Float(0.5));
+        let (a, b, c) = (counting(&[2, 1]), counting(&[3, 2]), f32s(&[3], &[2., 4., 6.]));
+        // A' = [1 2], B' = [1 3 5; 2 4 6].
+        assert_eq!(values(&op("Gemm", attrs.clone()), &[&a, &b, &c]), [11., 24., 37.]);
+        let refused = eval(&op("Gemm", attrs), &[&a, &counting(&[2, 3])]);
+        assert!(matches!(refused, Err(OpError::Shape(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn gemm_does_not_read_c_for_beta_zero() {
+        let gemm = op("Gemm", Attrs::new().with("beta", Attr::Float(0.0)));
+        let one = counting(&[1, 1]);
+        assert_eq!(values(&gemm, &[&one, &one, &f32s(&[1], &[f32::NAN])]), [1.]);
+        let wide = f32s(&[2], &[0., 0.]);
+        assert!(eval(&gemm, &[&one, &one, &wide]).is_err());
+    }
+}

@@ -240,3 +240,48 @@ impl OpDef for Lrn {
         Ok(vec![Tensor::from_f64s(dtype, &shape, &y)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::dense::testing::{counting, eval, f32s, num, op, shape, sym, values};
+
+    #[test]
+    fn batch_normalization_by_channel() {
+        let op = op("BatchNormalization", Attrs::new().with("epsilon", Attr::Float(0.0)));
+        let (scale, bias) = (f32s(&[2], &[1., 2.]), f32s(&[2], &[0., 10.]));
+        let (mean, var) = (f32s(&[2], &[1., 3.]), f32s(&[2], &[1., 4.]));
+        assert_eq!(values(&op, &[&counting(&[1, 2, 2]), &scale, &bias, &mean, &var]), [0., 1., 10., 11.]);
+        assert!(eval(&op, &[&counting(&[1, 3, 2]), &scale, &bias, &mean, &var]).is_err());
+        let c = vec![sym("c")];
+        let inputs = [vec![sym("n"), num(4)], c.clone(), c.clone(), c.clone(), c];
+        assert_eq!(shape(&op, &inputs).unwrap().1, vec![(sym("c"), num(4)); 4]);
+        let training = Attrs::new().with("training_mode", Attr::Int(1));
+        assert!(BatchNormalization::from_attrs("BatchNormalization", &training).is_err());
+    }
+
+    #[test]
+    fn layer_normalization_over_trailing_axes() {
+        let attrs = Attrs::new().with("axis", Attr::Int(1)).with("epsilon", Attr::Float(0.0));
+        let x = f32s(&[2, 2, 1], &[1., 3., 10., 30.]);
+        let (scale, bias) = (f32s(&[2, 1], &[1., 2.]), f32s(&[1], &[5.]));
+        assert_eq!(values(&op("LayerNormalization", attrs.clone()), &[&x, &scale, &bias]), [4., 7., 4., 7.]);
+        assert!(eval(&op("LayerNormalization", attrs), &[&x, &f32s(&[3, 1], &[0.; 3])]).is_err());
+        let stash = Attrs::new().with("stash_type", Attr::Int(10));
+        assert!(LayerNormalization::from_attrs("LayerNormalization", &stash).is_err());
+    }
+
+    #[test]
+    fn lrn_sums_around_the_channel() {
+        let attrs = |size| {
+            let attrs = Attrs::new().with("alpha", Attr::Float(size as f32)).with("beta", Attr::Float(1.0));
+            attrs.with("bias", Attr::Float(0.0)).with("size", Attr::Int(size))
+        };
+        let x = f32s(&[1, 3, 1], &[1., 2., 4.]);
+        let rounded = |v: [f64; 3]| v.map(|v| f64::from(v as f32)).to_vec();
+        assert_eq!(values(&op("LRN", attrs(3)), &[&x]), rounded([1. / 5., 2. / 21., 4. / 20.]));
+        // Even: the odd neighbour is the next channel.
+        assert_eq!(values(&op("LRN", attrs(2)), &[&x]), rounded([1. / 5., 2. / 20., 4. / 16.]));
+        assert!(Lrn::from_attrs("LRN", &Attrs::new()).is_err());
+    }
+}

@@ -226,3 +226,83 @@ impl OpDef for GlobalPool {
         Ok(vec![Tensor::from_f64s(dtype, &shape, &y)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::dense::testing::{counting, eval, f32s, ints, num, op, shape, sym, values};
+
+    fn attrs(kernel: &[i64], strides: &[i64], pads: &[i64]) -> Attrs {
+        Attrs::new()
+            .with("kernel_shape", ints(kernel))
+            .with("strides", ints(strides))
+            .with("pads", ints(pads))
+    }
+
+    #[test]
+    fn padding_never_wins_a_maximum() {
+        let x = f32s(&[1, 1, 3], &[-1., -2., -3.]);
+        assert_eq!(values(&op("MaxPool", attrs(&[2], &[1], &[1, 1])), &[&x]), [-1., -1., -2., -3.]);
+        let x = Tensor::from_vec(&[1, 1, 2], vec![-128i8, -5]);
+        assert_eq!(values(&op("MaxPool", attrs(&[2], &[2], &[1, 1])), &[&x]), [-128., -5.]);
+    }
+
+    #[test]
+    fn averages_divide_by_data_or_by_padding_too() {
+        let x = f32s(&[1, 1, 3], &[2., 4., 6.]);
+        let plain = attrs(&[3], &[2], &[1, 1]);
+        assert_eq!(values(&op("AveragePool", plain.clone()), &[&x]), [3., 5.]);
+        let with_pads = plain.with("count_include_pad", Attr::Int(1));
+        assert_eq!(
+            values(&op("AveragePool", with_pads), &[&x]),
+            [2., 10. / 3.].map(|v: f32| f64::from(v)).to_vec()
+        );
+    }
+
+    #[test]
+    fn what_ceil_mode_adds_never_counts() {
+        // The second window covers 4, one padding element, and one beyond.
+        let x = f32s(&[1, 1, 4], &[1., 2., 3., 4.]);
+        let attrs = attrs(&[3], &[3], &[0, 1])
+            .with("ceil_mode", Attr::Int(1))
+            .with("count_include_pad", Attr::Int(1));
+        assert_eq!(values(&op("AveragePool", attrs), &[&x]), [2., 2.]);
+    }
+
+    #[test]
+    fn dilated_maximum_in_two_dims() {
+        let attrs = attrs(&[2, 2], &[1, 1], &[0, 0, 0, 0]).with("dilations", ints(&[2, 1]));
+        assert_eq!(values(&op("MaxPool", attrs), &[&counting(&[1, 1, 3, 3])]), [8., 9.]);
+    }
+
+    #[test]
+    fn nan_under_the_window_shows() {
+        let x = f32s(&[1, 1, 3], &[f32::NAN, 1., 2.]);
+        let y = values(&op("MaxPool", attrs(&[2], &[1], &[0, 0])), &[&x]);
+        assert!(y[0].is_nan() && y[1] == 2.0);
+    }
+
+    #[test]
+    fn global_pools() {
+        let x = counting(&[1, 2, 2, 2]);
+        assert_eq!(values(&op("GlobalAveragePool", Attrs::new()), &[&x]), [2.5, 6.5]);
+        assert_eq!(eval(&op("GlobalMaxPool", Attrs::new()), &[&x]).unwrap(), f32s(&[1, 2, 1, 1], &[4., 8.]));
+        let symbolic =
+            shape(&op("GlobalMaxPool", Attrs::new()), &[vec![sym("n"), num(3), sym("h")]]).unwrap().0;
+        assert_eq!(symbolic, [sym("n"), num(3), num(1)]);
+    }
+
+    #[test]
+    fn refusals() {
+        assert!(Pool::from_attrs("MaxPool", &Attrs::new()).is_err());
+        let dropped = attrs(&[2], &[1], &[0, 0]).with("storage_order", Attr::Int(1));
+        assert!(Pool::from_attrs("MaxPool", &dropped).is_ok());
+        assert!(Pool::from_attrs("AveragePool", &dropped).is_err());
+        let average = op("AveragePool", attrs(&[2], &[1], &[0, 0]));
+        assert!(matches!(
+            eval(&average, &[&Tensor::from_vec(&[1, 1, 2], vec![1u8, 2])]),
+            Err(OpError::DType { slot: 0, .. })
+        ));
+        assert!(shape(&average, &[vec![num(2)]]).is_err());
+    }
+}

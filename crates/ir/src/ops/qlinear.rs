@@ -221,3 +221,76 @@ fn requantized(
         .collect();
     Ok(vec![Tensor::from_i64s(dtype, shape, &values)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::dense::testing::{eval, f32s, ints, op};
+
+    fn scalars(x_scale: f32, y_scale: f32) -> [Tensor; 2] {
+        [Tensor::scalar(x_scale), Tensor::scalar(y_scale)]
+    }
+
+    #[test]
+    fn padding_counts_as_the_zero_point() {
+        let conv = op("QLinearConv", Attrs::new().with("pads", ints(&[1, 0])));
+        let [x_scale, y_scale] = scalars(1.0, 1.0);
+        let x = Tensor::from_vec(&[1, 1, 2], vec![110u8, 90]);
+        let w = Tensor::from_vec(&[2, 1, 2], vec![1i8, 2, 3, 4]);
+        let (x_zero, y_zero) = (Tensor::scalar(100u8), Tensor::scalar(50u8));
+        let (w_scale, w_zero) = (f32s(&[2], &[1.0, 0.5]), Tensor::from_vec(&[2], vec![0i8, 1]));
+        let bias = Tensor::from_vec(&[2], vec![1i32, -2]);
+        let y =
+            eval(&conv, &[&x, &x_scale, &x_zero, &w, &w_scale, &w_zero, &y_scale, &y_zero, &bias]).unwrap();
+        // x − zero = 10, −10. Sums: 20, −10 and 30, −10; with bias 21, −9 and 28, −12.
+        assert_eq!(y, Tensor::from_vec(&[1, 2, 2], vec![71u8, 41, 64, 44]));
+    }
+
+    #[test]
+    fn rounding_is_half_to_even_after_one_f32_product() {
+        let [a_scale, y_scale] = scalars(0.5, 1.0);
+        let a = Tensor::from_vec(&[5, 1], vec![1i8, 3, 5, -1, -3]);
+        let b = Tensor::from_vec(&[1, 1], vec![1i8]);
+        let (zero, one) = (Tensor::scalar(0i8), Tensor::scalar(1f32));
+        let y = eval(
+            &op("QLinearMatMul", Attrs::new()),
+            &[&a, &a_scale, &zero, &b, &one, &zero, &y_scale, &zero],
+        );
+        assert_eq!(y, Ok(Tensor::from_vec(&[5, 1], vec![0i8, 2, 2, 0, -2])));
+    }
+
+    #[test]
+    fn large_sums_round_to_f32_and_wrap() {
+        let zero = Tensor::scalar(0i8);
+        let [a_scale, y_scale] = scalars(1.0, 16777216.0);
+        let a = Tensor::from_vec(&[1, 1], vec![1i8]);
+        let b = Tensor::from_vec(&[1, 2], vec![1i8, 1]);
+        let bias = Tensor::from_vec(&[2], vec![16777216 * 5 + 8388608, i32::MAX]);
+        let one = Tensor::scalar(1f32);
+        let inputs = [&a, &a_scale, &zero, &b, &one, &zero, &y_scale, &zero, &bias];
+        let y = eval(&op("QLinearMatMul", Attrs::new()), &inputs);
+        // 5.5 · 2²⁴ + 1 is no f32, so it is the tie 5.5 that rounds, to even; i32::MAX + 1 wraps to −2³¹.
+        assert_eq!(y, Ok(Tensor::from_vec(&[1, 2], vec![6i8, -128])));
+    }
+
+    #[test]
+    fn parameters_must_fit() {
+        let (zero, one) = (Tensor::scalar(0u8), Tensor::scalar(1f32));
+        let a = Tensor::from_vec(&[2, 2], vec![1u8; 4]);
+        let matmul = op("QLinearMatMul", Attrs::new());
+        let with = |slot: usize, tensor: &Tensor| {
+            let mut inputs = [&a, &one, &zero, &a, &one, &zero, &one, &zero];
+            inputs[slot] = tensor;
+            eval(&matmul, &inputs)
+        };
+        assert!(with(1, &one).is_ok());
+        assert!(with(4, &f32s(&[2], &[1., 2.])).is_ok());
+        assert!(with(4, &f32s(&[3], &[1.; 3])).is_err());
+        assert!(matches!(with(1, &f32s(&[2], &[1.; 2])), Err(OpError::Unsupported(_))));
+        assert!(matches!(with(2, &Tensor::scalar(0i8)), Err(OpError::DType { slot: 2, .. })));
+        assert!(matches!(
+            with(0, &Tensor::from_vec(&[2, 2], vec![1i32; 4])),
+            Err(OpError::DType { slot: 0, .. })
+        ));
+    }
+}

@@ -291,3 +291,75 @@ impl ParameterIndex {
         (outer * self.count + at) * self.inner + element % self.inner
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::dense::testing::{eval, f32s, num, op, sym, values};
+    use half::f16;
+
+    #[test]
+    fn halves_go_to_even_and_ends_saturate() {
+        let x = f32s(&[7], &[0.5, 1.5, -0.5, -1.5, 1e9, f32::NEG_INFINITY, f32::NAN]);
+        let (scale, zero) = (Tensor::scalar(1f32), Tensor::scalar(3i8));
+        let y = eval(&op("QuantizeLinear", Attrs::new()), &[&x, &scale, &zero]).unwrap();
+        assert_eq!(y, Tensor::from_vec(&[7], vec![3i8, 5, 3, 1, 127, -128, 3]));
+    }
+
+    #[test]
+    fn the_quotient_is_f32() {
+        // 0.45 / 0.1 is 4.5 in f32, and a little more than that between the f32 operands as real numbers.
+        let (x, scale) = (0.45f32, 0.1f32);
+        assert!(x / scale == 4.5 && f64::from(x) / f64::from(scale) != 4.5);
+        let y = values(&op("QuantizeLinear", Attrs::new()), &[&f32s(&[1], &[x]), &f32s(&[1], &[scale])]);
+        assert_eq!(y, [4.]);
+    }
+
+    #[test]
+    fn per_axis_and_blocked_parameters() {
+        let x = f32s(&[2, 3], &[10., 10., 10., 10., 10., 10.]);
+        let columns = f32s(&[3], &[1., 2., 5.]);
+        let per_axis = op("QuantizeLinear", Attrs::new().with("axis", Attr::Int(-1)));
+        assert_eq!(values(&per_axis, &[&x, &columns]), [10., 5., 2., 10., 5., 2.]);
+        let blocked = op("QuantizeLinear", Attrs::new().with("block_size", Attr::Int(2)));
+        let blocks = f32s(&[2, 2], &[1., 2., 5., 10.]);
+        assert_eq!(values(&blocked, &[&x, &blocks]), [10., 10., 5., 2., 2., 1.]);
+        assert!(eval(&blocked, &[&x, &columns]).is_err());
+        assert!(eval(&per_axis, &[&x, &f32s(&[2], &[1., 1.])]).is_err());
+    }
+
+    #[test]
+    fn the_dtype_comes_from_the_zero_point_or_the_attribute() {
+        let (x, scale) = (f32s(&[2], &[-9., 9.]), Tensor::scalar(1f32));
+        let dtype = |code: i64| op("QuantizeLinear", Attrs::new().with("output_dtype", Attr::Int(code)));
+        assert_eq!(eval(&dtype(0), &[&x, &scale]).unwrap(), Tensor::from_vec(&[2], vec![0u8, 9]));
+        assert_eq!(eval(&dtype(22), &[&x, &scale]).unwrap(), Tensor::from_i64s(DType::I4, &[2], &[-8, 7]));
+        assert!(eval(&dtype(5), &[&x, &scale, &Tensor::scalar(0u8)]).is_err());
+        assert!(matches!(eval(&dtype(17), &[&x, &scale]), Err(OpError::Unsupported(_))));
+        let precision = Attrs::new().with("precision", Attr::Int(10));
+        assert!(QuantizeLinear::from_attrs("QuantizeLinear", &precision).is_err());
+    }
+
+    #[test]
+    fn dequantization() {
+        let x = Tensor::from_vec(&[2, 2], vec![0u8, 255, 7, 9]);
+        let (scale, zero) = (f32s(&[2], &[0.5, 2.]), Tensor::from_vec(&[2], vec![128u8, 8]));
+        let rows = op("DequantizeLinear", Attrs::new().with("axis", Attr::Int(0)));
+        assert_eq!(eval(&rows, &[&x, &scale, &zero]).unwrap(), f32s(&[2, 2], &[-64., 63.5, -2., 2.]));
+        let half = Tensor::scalar(f16::from_f32(0.1));
+        let y = eval(&rows, &[&Tensor::from_vec(&[1], vec![3i8]), &half]).unwrap();
+        assert_eq!(y, Tensor::from_vec(&[1], vec![f16::from_f32(3.0 * f16::from_f32(0.1).to_f32())]));
+        assert!(eval(&rows, &[&x, &scale, &Tensor::from_vec(&[2], vec![0i8, 0])]).is_err());
+    }
+
+    #[test]
+    fn a_symbolic_axis_must_match_its_parameters() {
+        let x = Fact::of_type(DType::F32, vec![sym("n"), sym("c")]);
+        let scale = Fact::of_type(DType::F32, vec![num(8)]);
+        let mut cx = InferCx::new("q");
+        let y =
+            op("QuantizeLinear", Attrs::new()).infer(&[Some(&x), Some(&scale)], &mut cx).unwrap().remove(0);
+        assert_eq!((y.dtype(), y.shape()), (DType::U8, &[sym("n"), sym("c")][..]));
+        assert_eq!(cx.equal, [(num(8), sym("c"))]);
+    }
+}

@@ -97,9 +97,7 @@ impl Reduce {
     /// The result as dims, where the data are dims and all are reduced.
     fn reduce_dims(&self, data: &Fact, reduced: &[bool]) -> Option<Dim> {
         let elements = data.dims().filter(|e| !e.is_empty() && reduced.iter().all(|&r| r))?;
-        let fold = |f: &dyn Fn(Dim, &Dim) -> Dim| {
-            elements[1..].iter().fold(elements[0].clone(), |result, dim| f(result, dim))
-        };
+        let fold = |f: &dyn Fn(Dim, &Dim) -> Dim| elements[1..].iter().fold(elements[0].clone(), f);
         match self.op {
             ReduceOp::Sum => Some(fold(&|a, b| a + b.clone())),
             ReduceOp::Prod => Some(fold(&|a, b| a * b.clone())),
@@ -405,5 +403,129 @@ impl ArgReduce {
                 (1..len).fold(0, |best, i| if wins(at(i), at(best)) { i } else { best }) as i64
             })
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::dense::testing::{counting, eval, f32s, num, op, sym, values};
+
+    fn axes(axes: &[i64]) -> Tensor {
+        Tensor::from_vec(&[axes.len()], axes.to_vec())
+    }
+
+    #[test]
+    fn table_follows_declaration_order() {
+        for (index, row) in OPS.iter().enumerate() {
+            assert_eq!((row.0 as usize, Reduce::NAMES[index]), (index, row.1));
+            assert_eq!(op(row.1, Attrs::new()).name(), row.1);
+        }
+    }
+
+    #[test]
+    fn known_values() {
+        let x = f32s(&[1, 2], &[3., -4.]);
+        let rounded = |v: f64| f64::from(v as f32);
+        for (name, expected) in [
+            ("ReduceL1", 7.),
+            ("ReduceL2", 5.),
+            ("ReduceLogSumExp", rounded((3f64.exp() + (-4f64).exp()).ln())),
+            ("ReduceMax", 3.),
+            ("ReduceMean", -0.5),
+            ("ReduceMin", -4.),
+            ("ReduceProd", -12.),
+            ("ReduceSum", -1.),
+            ("ReduceSumSquare", 25.),
+        ] {
+            assert_eq!(values(&op(name, Attrs::new()), &[&x, &axes(&[-1])]), [expected], "{name}");
+        }
+        assert_eq!(values(&op("ReduceLogSum", Attrs::new()), &[&counting(&[2])]), [rounded(3f64.ln())]);
+    }
+
+    #[test]
+    fn axes_and_keepdims() {
+        let x = counting(&[2, 3, 2]);
+        let kept = eval(&op("ReduceSum", Attrs::new()), &[&x, &axes(&[0, -1])]).unwrap();
+        assert_eq!(kept, f32s(&[1, 3, 1], &[18., 26., 34.]));
+        let dropped = op("ReduceSum", Attrs::new().with("keepdims", Attr::Int(0)));
+        assert_eq!(eval(&dropped, &[&x, &axes(&[1])]).unwrap(), f32s(&[2, 2], &[9., 12., 27., 30.]));
+        assert_eq!(eval(&dropped, &[&x, &axes(&[])]).unwrap(), Tensor::scalar(78f32));
+        let noop = op("ReduceSumSquare", Attrs::new().with("noop_with_empty_axes", Attr::Int(1)));
+        assert_eq!(eval(&noop, &[&counting(&[2]), &axes(&[])]).unwrap(), f32s(&[2], &[1., 4.]));
+        assert!(eval(&dropped, &[&x, &axes(&[3])]).is_err());
+    }
+
+    #[test]
+    fn nothing_to_reduce() {
+        let x = counting(&[0, 2]);
+        for (name, expected) in [("ReduceSum", 0.), ("ReduceProd", 1.), ("ReduceMax", f64::NEG_INFINITY)] {
+            assert_eq!(values(&op(name, Attrs::new()), &[&x, &axes(&[0])]), [expected; 2], "{name}");
+        }
+        let ints = Tensor::from_vec::<i32>(&[0], vec![]);
+        assert_eq!(values(&op("ReduceMin", Attrs::new()), &[&ints]), [f64::from(i32::MAX)]);
+    }
+
+    #[test]
+    fn integers_are_exact() {
+        let x = Tensor::from_vec(&[2], vec![u64::MAX, u64::MAX - 2]);
+        let result = |name| eval(&op(name, Attrs::new()), &[&x]).unwrap();
+        assert_eq!(result("ReduceSum"), Tensor::from_vec(&[1], vec![u64::MAX - 3]));
+        assert_eq!(result("ReduceMean"), Tensor::from_vec(&[1], vec![u64::MAX - 1]));
+        assert_eq!(result("ReduceMax"), Tensor::from_vec(&[1], vec![u64::MAX]));
+        let negative = Tensor::from_vec(&[2], vec![-3i32, -4]);
+        assert_eq!(values(&op("ReduceMean", Attrs::new()), &[&negative]), [-3.]);
+        let flags = Tensor::from_bools(&[2], &[true, false]);
+        assert_eq!(
+            eval(&op("ReduceMin", Attrs::new()), &[&flags]).unwrap(),
+            Tensor::from_bools(&[1], &[false])
+        );
+    }
+
+    #[test]
+    fn infinities_and_nan() {
+        let low = f32s(&[2], &[f32::NEG_INFINITY; 2]);
+        assert_eq!(values(&op("ReduceLogSumExp", Attrs::new()), &[&low]), [f64::NEG_INFINITY]);
+        let big = f32s(&[2], &[1000., 1000.]);
+        assert_eq!(
+            values(&op("ReduceLogSumExp", Attrs::new()), &[&big]),
+            [f64::from((1000. + 2f64.ln()) as f32)]
+        );
+        for name in ["ReduceMax", "ReduceMin", "ReduceSum"] {
+            let x = f32s(&[3], &[1., f32::NAN, 2.]);
+            assert!(values(&op(name, Attrs::new()), &[&x])[0].is_nan(), "{name}");
+        }
+    }
+
+    #[test]
+    fn symbolic_dims_and_tracked_elements() {
+        let reduce = op("ReduceProd", Attrs::new());
+        let shape = Fact::of_elements(DType::I64, vec![num(3)], vec![sym("n"), num(3), num(4)]);
+        let product = reduce.infer(&[Some(&shape)], &mut InferCx::new("n")).unwrap().remove(0);
+        assert_eq!(product.dims(), Some(vec![num(12) * sym("n")]));
+        let data = Fact::of_type(DType::F32, vec![sym("n"), sym("m")]);
+        let last = Fact::of_constant(axes(&[-1]));
+        let fact = reduce.infer(&[Some(&data), Some(&last)], &mut InferCx::new("n")).unwrap().remove(0);
+        assert_eq!(fact.shape(), [sym("n"), num(1)]);
+        let unknown = Fact::of_type(DType::I64, vec![num(1)]);
+        let refused = reduce.infer(&[Some(&data), Some(&unknown)], &mut InferCx::new("n"));
+        assert!(matches!(refused, Err(OpError::Unsupported(_))));
+    }
+
+    #[test]
+    fn arg_reductions() {
+        let x = f32s(&[2, 3], &[2., 5., 5., 1., 1., 0.]);
+        let attrs = Attrs::new().with("axis", Attr::Int(-1)).with("keepdims", Attr::Int(0));
+        assert_eq!(eval(&op("ArgMax", attrs.clone()), &[&x]).unwrap(), Tensor::from_vec(&[2], vec![1i64, 0]));
+        let last = attrs.clone().with("select_last_index", Attr::Int(1));
+        assert_eq!(values(&op("ArgMax", last), &[&x]), [2., 1.]);
+        assert_eq!(values(&op("ArgMin", attrs), &[&x]), [0., 2.]);
+        assert_eq!(
+            eval(&op("ArgMin", Attrs::new()), &[&x]).unwrap(),
+            Tensor::from_vec(&[1, 3], vec![1i64, 1, 1])
+        );
+        assert!(eval(&op("ArgMax", Attrs::new()), &[&counting(&[0, 2])]).is_err());
+        let big = Tensor::from_vec(&[2], vec![i64::MAX - 1, i64::MAX]);
+        assert_eq!(values(&op("ArgMax", Attrs::new()), &[&big]), [1.]);
     }
 }

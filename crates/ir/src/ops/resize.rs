@@ -59,6 +59,9 @@ const CHOICES: [(&str, &[&str]); 4] = [
     ("keep_aspect_ratio_policy", &["stretch", "not_larger", "not_smaller"]),
 ];
 
+/// Largest size of an axis of the result: larger ones come from broken scales, and tables have a row for each.
+const MAX_SIZE: i64 = i32::MAX as i64;
+
 /// How one axis is resampled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ResizeAxis {
@@ -169,10 +172,10 @@ impl OpDef for Resize {
                 }
             }
         }
-        if let Some((axis, dim)) =
-            shape.iter().enumerate().find(|(_, dim)| dim.as_const().is_some_and(|d| d < 0))
-        {
-            return Err(OpError::Shape(format!("size {dim} asked for axis {axis}")));
+        let sized = |dim: &Dim| dim.as_const().is_none_or(|d| (0..=MAX_SIZE).contains(&d));
+        if let Some(axis) = shape.iter().position(|dim| !sized(dim)) {
+            let dim = &shape[axis];
+            return Err(OpError::Shape(format!("size {dim} of axis {axis}, expected 0 to {MAX_SIZE}")));
         }
         Ok(vec![Fact::of_type(x.dtype(), shape)])
     }
@@ -447,4 +450,122 @@ fn scaled(dim: &Dim, scale: f32, cx: &mut InferCx) -> Result<Dim, OpError> {
         Some((n, d)) => (dim.clone() * Dim::from(n as i64)).floor_div(&Dim::from(d as i64)),
         None => cx.fresh(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Op;
+    use crate::ops::dense::testing::{counting, f32s, ints, num, op, sym};
+
+    fn attrs(pairs: &[(&str, &str)]) -> Attrs {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), Attr::Str(value.to_owned()))).collect()
+    }
+
+    fn run(op: &Op, x: &Tensor, scales: Option<&Tensor>, sizes: Option<&Tensor>) -> Result<Tensor, OpError> {
+        Ok(op.eval(&[Some(x), None, scales, sizes])?.remove(0))
+    }
+
+    #[test]
+    fn nearest_modes_differ_on_ties() {
+        // Asymmetric halves: coordinates 0, 0.5, 1, 1.5.
+        for (mode, expected) in [
+            ("round_prefer_floor", [1., 1., 2., 2.]),
+            ("round_prefer_ceil", [1., 2., 2., 2.]),
+            ("floor", [1., 1., 2., 2.]),
+            ("ceil", [1., 2., 2., 2.]),
+        ] {
+            let op = op(
+                "Resize",
+                attrs(&[("nearest_mode", mode), ("coordinate_transformation_mode", "asymmetric")]),
+            );
+            let y = run(&op, &counting(&[2]), Some(&f32s(&[1], &[2.])), None).unwrap();
+            assert_eq!(y, f32s(&[4], &expected), "{mode}");
+        }
+    }
+
+    #[test]
+    fn linear_in_three_coordinate_modes() {
+        for (mode, expected) in [
+            ("half_pixel", [1., 1.25, 1.75, 2.]),
+            ("asymmetric", [1., 1.5, 2., 2.]),
+            ("align_corners", [1., 4. / 3., 5. / 3., 2.]),
+        ] {
+            let op = op("Resize", attrs(&[("mode", "linear"), ("coordinate_transformation_mode", mode)]));
+            let sizes = Tensor::from_vec(&[1], vec![4i64]);
+            let y = run(&op, &counting(&[2]), None, Some(&sizes)).unwrap().to_f64s();
+            assert!(y.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{mode}: {y:?}");
+        }
+    }
+
+    #[test]
+    fn cubic_weights_sum_to_one_and_may_leave_out_the_outside() {
+        for exclude in [0, 1] {
+            let attrs = attrs(&[("mode", "cubic")]).with("exclude_outside", Attr::Int(exclude));
+            let Op::Resize(resize) = op("Resize", attrs) else { panic!("a resize") };
+            let taps = resize.taps(&ResizeAxis { input: 4, output: 8, scale: 2.0, roi: [0.0, 1.0] });
+            for taps in taps.iter().flatten() {
+                assert!((taps.iter().map(|tap| tap.1).sum::<f64>() - 1.0).abs() < 1e-12);
+                assert!(taps.iter().all(|tap| tap.0 < 4));
+            }
+            assert_eq!(taps[0].as_ref().map(Vec::len), Some(if exclude == 1 { 2 } else { 4 }));
+        }
+    }
+
+    #[test]
+    fn crops_take_the_extrapolation_value_outside() {
+        let attrs = attrs(&[("mode", "linear"), ("coordinate_transformation_mode", "tf_crop_and_resize")])
+            .with("extrapolation_value", Attr::Float(9.0));
+        let (x, roi, sizes) = (counting(&[3]), f32s(&[2], &[0.5, 1.5]), Tensor::from_vec(&[1], vec![3i64]));
+        let y = op("Resize", attrs).eval(&[Some(&x), Some(&roi), None, Some(&sizes)]).unwrap();
+        assert_eq!(y[0], f32s(&[3], &[2., 3., 9.]));
+    }
+
+    #[test]
+    fn axes_and_aspect_ratio() {
+        let attrs = attrs(&[("keep_aspect_ratio_policy", "not_larger")]).with("axes", ints(&[2, 1]));
+        let sizes = Tensor::from_vec(&[2], vec![4i64, 100]);
+        let y = run(&op("Resize", attrs), &counting(&[1, 3, 2]), None, Some(&sizes)).unwrap();
+        assert_eq!(y.shape(), [1, 6, 4]);
+        let bytes = Tensor::from_vec(&[2], vec![7u8, 9]);
+        let y = run(&op("Resize", Attrs::new()), &bytes, Some(&f32s(&[1], &[2.])), None).unwrap();
+        assert_eq!(y, Tensor::from_vec(&[4], vec![7u8, 7, 9, 9]));
+    }
+
+    #[test]
+    fn symbolic_sizes() {
+        let x = Fact::of_type(DType::F32, vec![sym("n"), num(5), sym("h"), sym("w")]);
+        let infer = |scales: Option<&Fact>, sizes: Option<&Fact>| {
+            let empty = Fact::of_constant(f32s(&[0], &[]));
+            let inputs = [Some(&x), None, Some(scales.unwrap_or(&empty)), sizes];
+            op("Resize", Attrs::new()).infer(&inputs, &mut InferCx::new("r")).unwrap().remove(0).ty.shape
+        };
+        let scales = Fact::of_constant(f32s(&[4], &[1., 0.7, 2., 1.5]));
+        let threehalves = (sym("w") * num(3)).floor_div(&num(2));
+        assert_eq!(infer(Some(&scales), None), [sym("n"), num(3), num(2) * sym("h"), threehalves]);
+        let odd = Fact::of_constant(f32s(&[4], &[1., 1., 0.3, 1.]));
+        assert_eq!(infer(Some(&odd), None), [sym("n"), num(5), sym("r.0"), sym("w")]);
+        let tracked = vec![sym("n"), num(5), num(8), sym("h") + num(1)];
+        let sizes = Fact::of_elements(DType::I64, vec![num(4)], tracked.clone());
+        assert_eq!(infer(None, Some(&sizes)), tracked);
+    }
+
+    #[test]
+    fn refusals() {
+        let x = counting(&[2]);
+        let plain = op("Resize", Attrs::new());
+        let (two, sizes) = (f32s(&[1], &[2.]), Tensor::from_vec(&[1], vec![4i64]));
+        assert!(matches!(run(&plain, &x, None, None), Err(OpError::MissingInput { .. })));
+        assert!(run(&plain, &x, Some(&two), Some(&sizes)).is_err());
+        assert!(run(&plain, &x, Some(&f32s(&[1], &[-1.])), None).is_err());
+        assert!(run(&plain, &x, Some(&f32s(&[1], &[f32::NAN])), None).is_err());
+        assert!(run(&plain, &x, Some(&f32s(&[1], &[1e30])), None).is_err());
+        assert!(run(&plain, &x, None, Some(&Tensor::from_vec(&[1], vec![-4i64]))).is_err());
+        assert!(run(&plain, &counting(&[0]), None, Some(&sizes)).is_err());
+        let antialias = Attrs::new().with("antialias", Attr::Int(1));
+        assert!(matches!(Resize::from_attrs("Resize", &antialias), Err(OpError::Unsupported(_))));
+        assert!(Resize::from_attrs("Resize", &attrs(&[("mode", "area")])).is_err());
+        let linear = op("Resize", attrs(&[("mode", "linear")]));
+        assert!(run(&linear, &Tensor::from_vec(&[1], vec![1u8]), Some(&two), None).is_err());
+    }
 }

@@ -69,3 +69,36 @@ impl OpDef for Softmax {
         Ok(vec![Tensor::from_f64s(dtype, &shape, &y)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::dense::testing::{counting, eval, f32s, op, values};
+
+    #[test]
+    fn sums_to_one_along_the_axis() {
+        let y = values(&op("Softmax", Attrs::new().with("axis", Attr::Int(1))), &[&counting(&[2, 3, 2])]);
+        for (outer, inner) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let line: Vec<f64> = (0..3).map(|i| y[outer * 6 + i * 2 + inner]).collect();
+            assert!((line.iter().sum::<f64>() - 1.0).abs() < 1e-6);
+            // Steps of 2 along the axis.
+            assert!((line[1] / line[0] - 2f64.exp()).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn large_and_infinite_values() {
+        let x = f32s(&[3], &[1000., 1000., f32::NEG_INFINITY]);
+        assert_eq!(values(&op("Softmax", Attrs::new()), &[&x]), [0.5, 0.5, 0.]);
+        let log = values(&op("LogSoftmax", Attrs::new()), &[&x]);
+        assert_eq!(log, [f64::from(-(2f64.ln()) as f32), f64::from(-(2f64.ln()) as f32), f64::NEG_INFINITY]);
+    }
+
+    #[test]
+    fn empty_and_out_of_range() {
+        assert_eq!(eval(&op("Softmax", Attrs::new()), &[&counting(&[2, 0])]).unwrap().shape(), [2, 0]);
+        assert!(
+            eval(&op("Softmax", Attrs::new().with("axis", Attr::Int(2))), &[&counting(&[2, 2])]).is_err()
+        );
+    }
+}

@@ -358,3 +358,108 @@ impl TapTable {
         &self.offsets[position * self.taps..][..self.taps]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::dense::testing::{num, sym};
+
+    fn window(strides: &[usize], dilations: &[usize], pads: &[i64], auto_pad: AutoPad) -> Window {
+        Window {
+            kernel_shape: vec![],
+            strides: strides.to_vec(),
+            dilations: dilations.to_vec(),
+            pads: pads.to_vec(),
+            auto_pad,
+        }
+    }
+
+    #[test]
+    fn explicit_padding_and_dilation() {
+        let geometry = window(&[2, 1], &[1, 3], &[1, 0, 2, 1], AutoPad::NotSet)
+            .geometry(&[num(9), num(8)], &[3, 2], false)
+            .unwrap();
+        assert_eq!(geometry.output, [num((9 + 3 - 3) / 2 + 1), num(8 + 1 - 4 + 1)]);
+        assert_eq!(geometry.pads_end, [num(2), num(1)]);
+    }
+
+    #[test]
+    fn same_padding_puts_the_odd_element_where_asked() {
+        for (auto_pad, begin, end) in [(AutoPad::SameUpper, 0, 1), (AutoPad::SameLower, 1, 0)] {
+            let geometry = window(&[2], &[], &[], auto_pad).geometry(&[num(8)], &[3], false).unwrap();
+            assert_eq!(geometry.output, [num(4)]);
+            assert_eq!((&geometry.pads_begin[0], &geometry.pads_end[0]), (&num(begin), &num(end)));
+        }
+    }
+
+    #[test]
+    fn symbolic_same_padding_evaluates_to_the_numeric_one() {
+        let window = window(&[2], &[], &[], AutoPad::SameUpper);
+        let symbolic = window.geometry(&[sym("n")], &[4], false).unwrap();
+        for n in 1..20 {
+            let numeric = window.geometry(&[num(n)], &[4], false).unwrap();
+            let at = |dim: &Dim| dim.eval(&|_| Some(n)).unwrap();
+            assert_eq!(at(&symbolic.output[0]), numeric.output[0].as_const().unwrap(), "n = {n}");
+            assert_eq!(at(&symbolic.pads_begin[0]), numeric.pads_begin[0].as_const().unwrap(), "n = {n}");
+            assert_eq!(at(&symbolic.pads_end[0]), numeric.pads_end[0].as_const().unwrap(), "n = {n}");
+        }
+    }
+
+    #[test]
+    fn ceil_mode_drops_a_window_that_starts_in_the_end_padding() {
+        let window = window(&[3], &[], &[1, 1], AutoPad::NotSet);
+        // Windows start at 0 and 3 of 1 + 4 + 1; a third would start at 6, beyond the data.
+        for (input, floor, ceil) in [(4, 2, 2), (5, 2, 2), (6, 2, 3), (7, 3, 3)] {
+            assert_eq!(window.geometry(&[num(input)], &[3], false).unwrap().output, [num(floor)]);
+            assert_eq!(window.geometry(&[num(input)], &[3], true).unwrap().output, [num(ceil)]);
+        }
+        let symbolic = window.geometry(&[sym("n")], &[3], true).unwrap();
+        assert_eq!(symbolic.output[0].eval(&|_| Some(6)), Ok(3));
+        assert_eq!(symbolic.output[0].eval(&|_| Some(5)), Ok(2));
+    }
+
+    #[test]
+    fn a_window_larger_than_its_input_is_refused() {
+        let refused = window(&[], &[4], &[], AutoPad::NotSet).geometry(&[num(8)], &[3], false);
+        assert!(matches!(refused, Err(OpError::Shape(text)) if text.contains("extent 9")));
+        let huge = window(&[], &[], &[], AutoPad::NotSet).geometry(
+            &[sym("n"), sym("n")],
+            &[1 << 13, 1 << 13],
+            false,
+        );
+        assert!(matches!(huge, Err(OpError::Unsupported(_))));
+        let length = window(&[1, 1], &[], &[], AutoPad::NotSet).geometry(&[num(8)], &[3], false);
+        assert!(matches!(length, Err(OpError::Attribute { .. })));
+    }
+
+    #[test]
+    fn transposed_padding_follows_from_the_output_asked_for() {
+        // Full size: 2 * (4 - 1) + 3 = 9.
+        let upper = window(&[2], &[], &[], AutoPad::SameUpper);
+        let geometry = upper.transposed_geometry(&[num(4)], &[3], &[], &[]).unwrap();
+        assert_eq!(
+            (&geometry.output[0], &geometry.pads_begin[0], &geometry.pads_end[0]),
+            (&num(8), &num(0), &num(1))
+        );
+        let plain = window(&[2], &[], &[], AutoPad::NotSet);
+        let geometry = plain.transposed_geometry(&[num(4)], &[3], &[], &[6]).unwrap();
+        assert_eq!(
+            (&geometry.output[0], &geometry.pads_begin[0], &geometry.pads_end[0]),
+            (&num(6), &num(2), &num(1))
+        );
+        let geometry = plain.transposed_geometry(&[sym("n")], &[3], &[1], &[]).unwrap();
+        assert_eq!(geometry.output, [num(2) * sym("n") + num(2)]);
+    }
+
+    #[test]
+    fn attributes_out_of_range_are_refused() {
+        for (name, values) in [("strides", vec![0]), ("pads", vec![-1, 0]), ("dilations", vec![1 << 40])] {
+            let attrs = Attrs::new().with(name, Attr::Ints(values));
+            assert!(
+                matches!(Window::from_attrs(&attrs), Err(OpError::Attribute { name: n, .. }) if n == name)
+            );
+        }
+        let unknown = Attrs::new().with("auto_pad", Attr::Str("SAME".to_owned()));
+        assert!(Window::from_attrs(&unknown).is_err());
+    }
+}
