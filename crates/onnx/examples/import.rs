@@ -36,7 +36,9 @@ fn report(mut graph: Graph) {
     let mut given = BTreeSet::new();
     for &input in graph.inputs() {
         for dim in graph.node(input).outputs.iter().flat_map(|output| output.fact.shape()) {
-            dim.for_each_symbol(&mut |name| drop(given.insert(name.clone())));
+            dim.for_each_symbol(&mut |name| {
+                given.insert(name.clone());
+            });
         }
     }
     report_dims(&graph, &given);
