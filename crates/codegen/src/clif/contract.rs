@@ -15,7 +15,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::Variable;
-use rabot_kernel::{ContractKernel, Operand, SCRATCH_ALIGN_BYTES, Size};
+use rabot_kernel::{ContractKernel, IN_PLACE_ROWS, Operand, SCRATCH_ALIGN_BYTES, Size};
 use rabot_tensor::DType;
 
 /// Accumulators (vectors) of micro-kernels that take several panels: enough chains to hide the latency of a
@@ -102,6 +102,11 @@ fn common(cx: &mut KernelCx, kernel: &ContractKernel) -> Common {
     Common { steps, line_bytes, a_block, ..start }
 }
 
+/// True if columns are the outer loop of a block.
+fn by_column(kernel: &ContractKernel) -> bool {
+    matches!(kernel.b, Operand::Packed { .. })
+}
+
 /// The micro-kernels of a kernel.
 struct Shapes {
     /// Fewest rows first; of equal rows, most panels first. The last one has `mr` rows, or all that there are.
@@ -117,7 +122,7 @@ impl Shapes {
                 let whole = (m >= tile.mr || m == 0).then_some(tile.mr);
                 [m % tile.mr].into_iter().filter(|rows| *rows > 0).chain(whole).collect()
             }
-            Size::Param(_) => [1, 2, 4].into_iter().filter(|rows| *rows < tile.mr).chain([tile.mr]).collect(),
+            Size::Param(_) => [1, 2, 4, 8].into_iter().filter(|rows| *rows < tile.mr).chain([tile.mr]).collect(),
         };
         rows.dedup();
         let per_panel = if vectors { tile.nr / 4 } else { tile.nr };
@@ -128,9 +133,8 @@ impl Shapes {
                 Size::Const(n) => n >= (panels * tile.nr) as i64,
                 Size::Param(_) => true,
             };
-            // Panels abreast only where their rows are all there are: else the next rows would find B gone.
             let all = match kernel.m {
-                Size::Const(m) => m == rows as i64,
+                Size::Const(m) => m == rows as i64 || !by_column(kernel),
                 Size::Param(_) => true,
             };
             if panels > 1 && enough && all && panels * tile.nr <= tile.columns {
@@ -165,13 +169,13 @@ struct Block<'s> {
     b: Value,
 }
 
-/// A of a block.
-#[derive(Clone, Copy)]
-enum BlockRows {
+/// A of a block. At least one is there.
+#[derive(Clone, Copy, Default)]
+struct BlockRows {
     /// Panels, one after the other.
-    Panels(Value),
-    /// The matrix itself: first row, and bytes from row to row.
-    InPlace(Value, Value),
+    panels: Option<Value>,
+    /// The matrix itself, for tiles of few rows: first row, and bytes from row to row.
+    in_place: Option<(Value, Value)>,
 }
 
 impl Contraction<'_, '_, '_> {
@@ -251,7 +255,8 @@ impl Contraction<'_, '_, '_> {
             Operand::Packed { arg, batch: strides } => {
                 let (start, _) = self.matrix(*arg, Size::Const(0), batch, strides)?;
                 let offset = self.mul(row, self.common.line_bytes);
-                Ok(BlockRows::Panels(self.add(start, offset)))
+                let panels = Some(self.add(start, offset));
+                Ok(BlockRows { panels, in_place: None })
             }
             Operand::Strided { arg, offset, batch: strides, outer, zero_point, k } => {
                 let (start, bytes) = self.matrix(*arg, *offset, batch, strides)?;
@@ -259,23 +264,35 @@ impl Contraction<'_, '_, '_> {
                 let row_bytes = self.mul_int(outer_value, bytes);
                 let offset = self.mul(row, row_bytes);
                 let start = self.add(start, offset);
+                let in_place = kernel.reads_a_in_place().then_some((start, row_bytes));
                 if !kernel.packs_a() {
-                    return Ok(BlockRows::InPlace(start, row_bytes));
+                    return Ok(BlockRows { panels: None, in_place });
                 }
+                let source = Source { dtype: self.cx.arg(*arg)?.dtype, zero_point: *zero_point };
+                let count = if in_place.is_some() { self.rows_in_panels(rows) } else { rows };
+                let lines = Lines { source, start, count, outer: *outer, k: *k };
                 let held = self.get(packed);
                 let fresh = self.ins().icmp(IntCC::NotEqual, held, start);
-                let source = Source { dtype: self.cx.arg(*arg)?.dtype, zero_point: *zero_point };
-                let lines = Lines { source, start, count: rows, outer: *outer, k: *k };
                 self.when(fresh, |c| {
                     c.pack_strided(&lines, c.common.a_block, kernel.tile.mr);
                     c.set(packed, start);
                 });
-                Ok(BlockRows::Panels(self.common.a_block))
+                Ok(BlockRows { panels: Some(self.common.a_block), in_place })
             }
             Operand::Patches(_) => Err(KernelError::Inconsistent("patches as the left operand".to_owned())),
         }
     }
 
+    /// Rows but for those of a last tile that is read in place.
+    fn rows_in_panels(&mut self, rows: Value) -> Value {
+        let (mr, most) = (self.int(self.kernel.tile.mr as i64), self.int(IN_PLACE_ROWS as i64));
+        let rest = self.ins().urem(rows, mr);
+        let few = self.ins().icmp(IntCC::SignedLessThanOrEqual, rest, most);
+        let whole = self.ins().isub(rows, rest);
+        self.ins().select(few, whole, rows)
+    }
+
+    /// Panels of the columns of a block, packed if they are not.
     fn block_columns(
         &mut self,
         batch: &[Value],
@@ -324,7 +341,6 @@ impl Contraction<'_, '_, '_> {
         let mr = self.kernel.tile.mr as i64;
         let zero = self.int(0);
         let mut result = Ok(());
-        let by_column = matches!(self.kernel.b, Operand::Packed { .. });
         let mut columns = |c: &mut Self, row: Option<Value>| {
             let (column, width) = (c.variable(zero), c.variable(zero));
             c.repeat_while(
@@ -347,7 +363,7 @@ impl Contraction<'_, '_, '_> {
                 },
             );
         };
-        if by_column {
+        if by_column(self.kernel) {
             columns(self, None);
         } else {
             self.for_range(zero, block.rows, mr, |c, row| columns(c, Some(row)));
@@ -398,31 +414,24 @@ impl Contraction<'_, '_, '_> {
         if shape.panels == 1 {
             return self.ins().icmp(IntCC::SignedLessThanOrEqual, rows, most);
         }
-        let all = self.ins().icmp(IntCC::SignedLessThanOrEqual, block.rows, most);
+        // Going down the columns, the next rows would find other panels than these.
+        let all = if by_column(self.kernel) { block.rows } else { rows };
+        let all = self.ins().icmp(IntCC::SignedLessThanOrEqual, all, most);
         let width = self.int((shape.panels * self.kernel.tile.nr) as i64);
         let wide = self.ins().icmp(IntCC::SignedGreaterThanOrEqual, left, width);
         self.ins().band(all, wide)
     }
 
     fn micro(&mut self, block: &Block, shape: Shape, row: Value, rows: Value, column: Value) -> Micro {
-        let rows = match block.a {
-            BlockRows::Panels(start) => {
+        let rows = match (block.a.panels, block.a.in_place) {
+            (_, Some((start, row_bytes))) if shape.rows <= IN_PLACE_ROWS => {
+                Rows::Pointers(self.row_pointers(shape, start, row_bytes, row, rows))
+            }
+            (panels, _) => {
+                // Only shapes of few rows occur where nothing is packed.
+                let start = panels.unwrap_or(self.common.a_block);
                 let offset = self.mul(row, self.common.line_bytes);
                 Rows::Panel(self.add(start, offset))
-            }
-            BlockRows::InPlace(start, row_bytes) => {
-                let offset = self.mul(row, row_bytes);
-                let mut pointer = self.add(start, offset);
-                let mut pointers = vec![pointer];
-                for index in 1..shape.rows {
-                    // Rows that are not there are read as the last one that is.
-                    let number = self.int(index as i64);
-                    let exists = self.ins().icmp(IntCC::SignedLessThan, number, rows);
-                    let next = self.add(pointer, row_bytes);
-                    pointer = self.ins().select(exists, next, pointer);
-                    pointers.push(pointer);
-                }
-                Rows::Pointers(pointers)
             }
         };
         let offset = self.mul(column, self.common.line_bytes);
@@ -434,5 +443,27 @@ impl Contraction<'_, '_, '_> {
             panels.push(next);
         }
         Micro { shape, rows, panels }
+    }
+
+    /// Pointers to the rows of a tile. Rows that are not there are read as the last one that is.
+    fn row_pointers(
+        &mut self,
+        shape: Shape,
+        start: Value,
+        row_bytes: Value,
+        row: Value,
+        rows: Value,
+    ) -> Vec<Value> {
+        let offset = self.mul(row, row_bytes);
+        let mut pointer = self.add(start, offset);
+        let mut pointers = vec![pointer];
+        for index in 1..shape.rows {
+            let number = self.int(index as i64);
+            let exists = self.ins().icmp(IntCC::SignedLessThan, number, rows);
+            let next = self.add(pointer, row_bytes);
+            pointer = self.ins().select(exists, next, pointer);
+            pointers.push(pointer);
+        }
+        pointers
     }
 }

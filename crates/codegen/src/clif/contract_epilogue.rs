@@ -1,14 +1,17 @@
 //! From accumulators to results: the epilogue of a tile.
 //!
-//! The tile lies on the stack. Rows are done one by one; in a row, whole vectors first, then the elements that are
-//! left: the same primitive operations on lanes and on scalars, so the same bits wherever a tile is cut.
+//! The tile lies on the stack. Its columns are done in vectors first, then one by one where the tile is cut; each
+//! goes down all rows. Lanes and scalars take the same primitive operations, so the bits are the same wherever a
+//! tile is cut.
 
+use crate::clif::access::ByteStride;
 use crate::clif::contract_build::{Contraction, WORD};
 use crate::clif::expr::{CoordValue, Memo, Point, Val, eval, store};
 use crate::error::KernelError;
-use cranelift_codegen::ir::Value;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::InstBuilder;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_frontend::Variable;
+use rabot_kernel::{Access, Expr, Size};
 
 /// Part of C that lies in the tile.
 #[derive(Clone, Copy)]
@@ -23,27 +26,18 @@ pub(super) struct Corner {
     pub columns: Value,
 }
 
+/// A vector or an element of the tile.
+struct Element {
+    row: CoordValue,
+    column: Value,
+    /// Where its accumulators lie.
+    address: Value,
+    wide: bool,
+}
+
 impl Contraction<'_, '_, '_> {
     /// Emits the epilogue of a tile for the batch coordinates `batch`; rows of the tile are `tile_row` bytes apart.
     pub fn epilogue(&mut self, batch: &[Value], corner: Corner, tile_row: i64) -> Result<(), KernelError> {
-        let zero = self.int(0);
-        let mut result = Ok(());
-        self.for_range(zero, corner.rows, 1, |c, row| {
-            let offset = c.mul_int(row, tile_row);
-            let tile = c.add(c.common.tile, offset);
-            let row = c.add(corner.row, row);
-            result = c.epilogue_row(batch, corner, row, tile);
-        });
-        result
-    }
-
-    fn epilogue_row(
-        &mut self,
-        batch: &[Value],
-        corner: Corner,
-        row: Value,
-        tile: Value,
-    ) -> Result<(), KernelError> {
         let lanes = self.lanes() as i64;
         let zero = self.int(0);
         let done = self.variable(zero);
@@ -52,15 +46,15 @@ impl Contraction<'_, '_, '_> {
             if wide && lanes == 1 {
                 continue;
             }
-            let last = self.add_int(corner.columns, 1 - step);
+            let end = self.add_int(corner.columns, 1 - step);
             self.repeat_while(
                 |c| {
                     let at = c.get(done);
-                    c.ins().icmp(IntCC::SignedLessThan, at, last)
+                    c.ins().icmp(IntCC::SignedLessThan, at, end)
                 },
                 |c| {
                     let at = c.get(done);
-                    if let Err(error) = c.epilogue_element(batch, corner, row, tile, at, wide) {
+                    if let Err(error) = c.epilogue_column(batch, corner, at, tile_row, wide) {
                         result = Err(error);
                     }
                     let next = c.add_int(at, step);
@@ -71,28 +65,77 @@ impl Contraction<'_, '_, '_> {
         result
     }
 
-    /// One vector or one element, `at` columns from the corner.
-    fn epilogue_element(
+    /// All rows of a vector of columns, or of one column, `at` columns from the corner.
+    fn epilogue_column(
         &mut self,
         batch: &[Value],
         corner: Corner,
-        row: Value,
-        tile: Value,
         at: Value,
+        tile_row: i64,
         wide: bool,
     ) -> Result<(), KernelError> {
-        let offset = self.mul_int(at, WORD);
-        let address = self.add(tile, offset);
-        let ty = self.accumulator_type();
-        let ty = if wide { ty } else { ty.lane_type() };
-        let value = self.load(ty, address, 0);
         let column = self.add(corner.column, at);
-        let coords = batch.iter().chain([&row, &column]).map(|value| CoordValue::variable(*value));
+        let offset = self.mul_int(at, WORD);
+        let first = self.add(self.common.tile, offset);
+        let bytes = self.mul_int(corner.rows, tile_row);
+        let end = self.add(first, bytes);
+        let row = self.variable(corner.row);
+        let running: Vec<(ByteStride, Variable)> = self
+            .row_strides()?
+            .into_iter()
+            .map(|stride| {
+                let product = stride.times(self.cx, corner.row);
+                (stride, self.variable(product))
+            })
+            .collect();
+        let mut result = Ok(());
+        self.for_range(first, end, tile_row, |c, address| {
+            let mut coord = CoordValue::variable(c.get(row));
+            coord.running = running.iter().map(|&(stride, product)| (stride, c.get(product))).collect();
+            result = c.epilogue_element(batch, Element { row: coord, column, address, wide });
+            for &(stride, product) in &running {
+                let stride = stride.value(c.cx);
+                c.advance(product, stride);
+            }
+            let at = c.get(row);
+            let next = c.add_int(at, 1);
+            c.set(row, next);
+        });
+        result
+    }
+
+    /// The distances of rows in memory, each once.
+    fn row_strides(&self) -> Result<Vec<ByteStride>, KernelError> {
+        let kernel = self.kernel;
+        let loads = kernel.epilogue.nodes().iter().filter_map(|node| match &node.expr {
+            Expr::Load { arg, access } => Some((*arg, access)),
+            _ => None,
+        });
+        let accesses: Vec<(usize, &Access)> =
+            loads.chain(kernel.stores.iter().map(|store| (store.arg, &store.access))).collect();
+        let mut strides = Vec::new();
+        for (arg, access) in accesses {
+            for &(coord, stride) in &access.strides {
+                let bytes = ByteStride::new(stride, self.cx.arg(arg)?.dtype);
+                if coord == kernel.row() && stride != Size::Const(0) && !bytes.is_scale() && !strides.contains(&bytes)
+                {
+                    strides.push(bytes);
+                }
+            }
+        }
+        Ok(strides)
+    }
+
+    fn epilogue_element(&mut self, batch: &[Value], element: Element) -> Result<(), KernelError> {
+        let ty = self.accumulator_type();
+        let ty = if element.wide { ty } else { ty.lane_type() };
+        let value = self.load(ty, element.address, 0);
+        let batch = batch.iter().map(|value| CoordValue::variable(*value));
         let point = Point {
-            coords: coords.collect(),
-            lane: wide.then(|| self.kernel.column()),
+            coords: batch.chain([element.row, CoordValue::variable(element.column)]).collect(),
+            lane: element.wide.then(|| self.kernel.column()),
             reduced: Vec::new(),
-            accumulator: Some(if wide { Val::Vector(value) } else { Val::Uniform(value) }),
+            accumulator: Some(if element.wide { Val::Vector(value) } else { Val::Uniform(value) }),
         };
         let (dag, stores) = (&self.kernel.epilogue, &self.kernel.stores);
         let mut memo = Memo::new(dag);

@@ -12,7 +12,7 @@ use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use rabot_kernel::Size;
 
 /// Steps of the sum in one pass of the loop.
-const UNROLL: i64 = 1;
+const UNROLL: i64 = 2;
 
 /// Shape of a micro-kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,27 +110,27 @@ impl Contraction<'_, '_, '_> {
     /// A loop of `unroll` steps a pass until the position in A is `end`.
     fn sum_loop(&mut self, micro: &Micro, start: Position, end: Value, unroll: i64) -> Position {
         let flat = start.flat();
-        let (body, after) = (self.cx.builder.create_block(), self.cx.builder.create_block());
+        let [header, body, after] = std::array::from_fn(|_| self.cx.builder.create_block());
         for &value in &flat {
             let ty = self.cx.builder.func.dfg.value_type(value);
-            self.cx.builder.append_block_param(body, ty);
-            self.cx.builder.append_block_param(after, ty);
+            self.cx.builder.append_block_param(header, ty);
         }
-        let args = block_args(&flat);
-        let enter = self.ins().icmp(IntCC::UnsignedLessThan, start.a, end);
-        self.ins().brif(enter, body, &args, after, &args);
-        self.cx.builder.switch_to_block(body);
-        let mut position = start.with(self.cx.builder.block_params(body));
-        for step in 0..unroll {
-            position = self.sum_step(micro, &position, step, step + 1 == unroll);
-        }
-        let again = self.ins().icmp(IntCC::UnsignedLessThan, position.a, end);
-        let args = block_args(&position.flat());
-        self.ins().brif(again, body, &args, after, &args);
+        self.ins().jump(header, &block_args(&flat));
+        self.cx.builder.switch_to_block(header);
+        let at = start.with(self.cx.builder.block_params(header));
+        let more = self.ins().icmp(IntCC::UnsignedLessThan, at.a, end);
+        self.ins().brif(more, body, &[], after, &[]);
         self.cx.builder.seal_block(body);
+        self.cx.builder.switch_to_block(body);
+        let mut next = at.clone();
+        for step in 0..unroll {
+            next = self.sum_step(micro, &next, step, step + 1 == unroll);
+        }
+        self.ins().jump(header, &block_args(&next.flat()));
+        self.cx.builder.seal_block(header);
         self.cx.builder.seal_block(after);
         self.cx.builder.switch_to_block(after);
-        start.with(self.cx.builder.block_params(after))
+        at
     }
 
     /// One step of the sum, `step` steps after the position. The last one of a pass moves the position.

@@ -129,6 +129,8 @@ fn sin_cos(o: &mut Ops, x: Value, quadrant: i32, name: &str) -> Result<Value, Ke
     let s = o.polynomial(z, &[-1.951_529_6e-4, 8.332_161e-3, -1.666_665_5e-1]);
     let cube = o.mul(z, r);
     let sine = o.mul_add(s, cube, r);
+    // The sum loses the sign of a zero.
+    let sine = o.copysign(sine, r);
     let c = o.polynomial(z, &[2.443_315_7e-5, -1.388_731_6e-3, 4.166_664_6e-2]);
     let (one, half) = (o.f32(1.0), o.f32(0.5));
     let half_square = o.mul(z, half);
@@ -166,7 +168,6 @@ pub fn tanh(o: &mut Ops, x: Value) -> Value {
     let denominator = o.add(e, one);
     let quotient = o.div(two, denominator);
     let large = o.sub(one, quotient);
-    let large = o.copysign(large, x);
     let z = o.mul(x, x);
     let p = o.polynomial(
         z,
@@ -176,7 +177,8 @@ pub fn tanh(o: &mut Ops, x: Value) -> Value {
     let small = o.mul_add(p, x, x);
     let limit = o.f32(0.625);
     let is_small = o.compare(FloatCC::LessThan, magnitude, limit);
-    o.select(is_small, small, large)
+    let result = o.select(is_small, small, large);
+    o.copysign(result, x)
 }
 
 /// `1 / (1 + e^-x)`, by `e^-|x|`, which cannot overflow.

@@ -182,9 +182,10 @@ impl LoopEmitter<'_, '_> {
         }
         let inner = &self.kernel.stages[index].inner;
         let long = !matches!(inner.last(), None | Some(Size::Const(..=3)));
-        let copies = self.copy_lanes(self.kernel.inner_coord(inner.len().wrapping_sub(1))).is_some();
         let by_lane = points[0].lane.is_none() && self.kernel.vectorize == Vectorize::Inner && long;
-        if by_lane && (self.stages[index].by_inner || copies) {
+        // Not empty, since `long`: the last inner coordinate.
+        let lane = self.kernel.outer.len() + inner.len().saturating_sub(1);
+        if by_lane && (self.stages[index].by_inner || self.copy_lanes(lane).is_some()) {
             return self.stage_by_inner(index, &points[0], memos.swap_remove(0));
         }
         let wide = points[0].lane.is_some();
