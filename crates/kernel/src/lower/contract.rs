@@ -4,7 +4,7 @@ use super::Lowering;
 use super::exprs::{Domain, Exprs, Leaf, LoopDim};
 use super::frame::Frame;
 use super::view::{View, mergeable_runs, run_size};
-use crate::pack::{PackSource, pack_f32, scratch_bytes};
+use crate::pack::{PackError, PackSource, pack_f32, scratch_bytes};
 use crate::{
     BinaryFn, ContractKernel, Coord, Dag, Expr, ExprId, LoopKernel, Operand, ReduceFn, Reduction, Size,
     Stage, Store, Tile, Vectorize,
@@ -30,20 +30,23 @@ pub(super) struct Epilogue {
 }
 
 /// A matrix product over the axes of its result.
-struct Product {
+pub(super) struct Product {
     /// The result's shape, with a row and a column as its last axes.
-    shape: Vec<Dim>,
-    /// A over the result's axes: stride 0 along the column; and its k stride.
-    a: View,
-    a_k: Dim,
-    /// B over the result's axes: stride 0 along the row; and its k stride.
-    b: View,
-    b_k: Dim,
-    k: Dim,
+    pub shape: Vec<Dim>,
+    /// A over the result's axes: stride 0 along the column.
+    pub a: View,
+    /// Stride of k in A.
+    pub a_k: Dim,
+    /// B over the result's axes: stride 0 along the row.
+    pub b: View,
+    /// Stride of k in B.
+    pub b_k: Dim,
+    /// Terms of the sum.
+    pub k: Dim,
     /// Factor of the product.
-    alpha: f32,
+    pub alpha: f32,
     /// Addend over the result's axes, and its factor.
-    addend: Option<(View, f32)>,
+    pub addend: Option<(View, f32)>,
 }
 
 /// Loop dims of a contraction's epilogue.
@@ -111,6 +114,22 @@ impl Lowering<'_, '_, '_> {
 
     fn lower_matmul(&mut self, epilogue: &Epilogue, anchor: NodeId, float: bool) -> bool {
         let Some(product) = self.product(anchor) else { return false };
+        let Some((axes, views)) = self.product_axes(&product, epilogue) else { return false };
+        if float {
+            self.emit_matmul(product, axes, views, epilogue);
+        } else {
+            self.emit_matmul_loop(product, axes, views, epilogue);
+        }
+        true
+    }
+
+    /// The loop dims of a product, and views of what its epilogue reads and writes over the product's axes.
+    pub(super) fn product_axes(
+        &mut self,
+        product: &Product,
+        epilogue: &Epilogue,
+    ) -> Option<(Axes, EpilogueViews)> {
+        let anchor = epilogue.nodes[0];
         let output = Value { node: anchor, slot: 0 };
         let members = self.members(&epilogue.nodes[1..]);
         let result = self.graph.fact(output).shape().to_vec();
@@ -118,8 +137,7 @@ impl Lowering<'_, '_, '_> {
         let mut targets: Vec<View> = epilogue.roots.iter().map(|&root| self.allocate(root)).collect();
         // Vectors of operands have a row or column of one element in the product's shape.
         for view in views.values_mut().chain(&mut targets) {
-            let Some(extended) = view.reshape(&product.shape) else { return false };
-            *view = extended;
+            *view = view.reshape(&product.shape)?;
         }
         let rank = product.shape.len();
         let shared_b = product.b.strides[..rank - 2].iter().all(|s| s.is(0));
@@ -140,13 +158,7 @@ impl Lowering<'_, '_, '_> {
         let has_row = shared_b || leading.last().is_some_and(|dim| dim.axis == rank - 2);
         let row = if has_row { leading.pop() } else { None };
         let axes = Axes { batch: leading, row, column };
-        let views = EpilogueViews { views, targets };
-        if float {
-            self.emit_matmul(product, axes, views, epilogue);
-        } else {
-            self.emit_matmul_loop(product, axes, views, epilogue);
-        }
-        true
+        Some((axes, EpilogueViews { views, targets }))
     }
 
     /// The product that a `MatMul` or `Gemm` is.
@@ -154,7 +166,7 @@ impl Lowering<'_, '_, '_> {
         let inputs = self.graph.node(anchor).inputs.clone();
         let operand = |slot: usize| inputs.get(slot).copied().flatten();
         let (mut a, mut b) = (self.view(operand(0)?), self.view(operand(1)?));
-        let mut shape = self.graph.node(anchor).outputs[0].fact.shape().to_vec();
+        let shape = self.graph.node(anchor).outputs[0].fact.shape().to_vec();
         let (mut alpha, mut addend) = (1.0, None);
         if let Op::Gemm(op) = &self.graph.node(anchor).op {
             alpha = op.alpha;
@@ -168,52 +180,15 @@ impl Lowering<'_, '_, '_> {
                 addend = Some((self.view(c).broadcast(&shape), op.beta));
             }
         }
-        let one = Dim::from(1);
-        if b.shape.len() == 1 {
-            b = b.reshape(&[b.shape[0].clone(), one.clone()])?;
-            shape.push(one.clone());
-        }
-        if a.shape.len() == 1 {
-            a = a.reshape(&[one.clone(), a.shape[0].clone()])?;
-            shape.insert(shape.len() - 1, one.clone());
-        }
-        let (a_rank, b_rank, rank) = (a.shape.len(), b.shape.len(), shape.len());
-        let k = a.shape[a_rank - 1].clone();
-        let (a_k, b_k) = (a.strides[a_rank - 1].clone(), b.strides[b_rank - 2].clone());
-        let mut a_shape = a.shape.clone();
-        a_shape[a_rank - 1] = one.clone();
-        a.strides[a_rank - 1] = Dim::from(0);
-        let a = View { shape: a_shape, ..a }.broadcast(&shape);
-        let mut b_shape = b.shape.clone();
-        b_shape[b_rank - 2] = one;
-        b.strides[b_rank - 2] = Dim::from(0);
-        let b = View { shape: b_shape, ..b }.broadcast(&shape);
-        debug_assert_eq!(rank, a.shape.len());
-        Some(Product { shape, a, a_k, b, b_k, k, alpha, addend })
+        let product = matrix_product(a, b, shape)?;
+        Some(Product { alpha, addend, ..product })
     }
 
     fn emit_matmul(&mut self, product: Product, axes: Axes, views: EpilogueViews, epilogue: &Epilogue) {
         let mut frame = Frame::default();
-        let tile = self.micro_tile();
-        let stride = |view: &View, dim: &Option<LoopDim>| {
-            dim.as_ref().map_or(Dim::from(0), |d| view.strides[d.axis].clone())
-        };
-        let size = |dim: &Option<LoopDim>| dim.as_ref().map_or(Dim::from(1), |d| d.size.clone());
-        let (m, n) = (size(&axes.row), size(&axes.column));
-        let b_packed = self.pack_matrix(&axes, &n, &product, tile.nr);
-        let packed_b = b_packed.is_some();
-        let a = self.strided(&mut frame, &product.a, &axes, &stride(&product.a, &axes.row), &product.a_k);
-        let b = match b_packed {
-            Some(view) => {
-                let arg = frame.arg(&view, false);
-                Operand::Packed { arg, batch: vec![Size::Const(0); axes.batch.len()] }
-            }
-            None => {
-                self.strided(&mut frame, &product.b, &axes, &stride(&product.b, &axes.column), &product.b_k)
-            }
-        };
-        let batch: Dim = axes.batch.iter().map(|d| &d.size).product();
-        let tile = blocks(tile, &m, &n, &product.k, &batch, packed_b);
+        let width = self.micro_tile().nr;
+        let packed = self.pack_matrix(&axes, &product, DType::F32, |source| pack_f32(source, width));
+        let (shape, [a, b], tile) = self.matrices(&mut frame, &product, &axes, packed, [0, 0]);
         let domain = axes.domain();
         let (dag, stores) = self.epilogue(&mut frame, &domain, &views, epilogue, DType::F32, |exprs, acc| {
             let mut value = acc;
@@ -231,9 +206,31 @@ impl Lowering<'_, '_, '_> {
             }
             value
         });
-        let shape =
-            Extents { batch: axes.batch.iter().map(|d| d.size.clone()).collect(), m, n, k: product.k };
         self.call_contraction(frame, shape, a, b, DType::F32, dag, stores, tile, epilogue);
+    }
+
+    /// Extents, operands and blocks of a product; B is `packed` if that is given. `zero_points` are those of A and B.
+    pub(super) fn matrices(
+        &self,
+        frame: &mut Frame,
+        product: &Product,
+        axes: &Axes,
+        packed: Option<View>,
+        zero_points: [i32; 2],
+    ) -> (Extents, [Operand; 2], Tile) {
+        let size = |dim: &Option<LoopDim>| dim.as_ref().map_or(Dim::from(1), |d| d.size.clone());
+        let (m, n, k) = (size(&axes.row), size(&axes.column), product.k.clone());
+        let a = strided(frame, &product.a, axes, &axes.row, &product.a_k, zero_points[0]);
+        let batch: Vec<Dim> = axes.batch.iter().map(|d| d.size.clone()).collect();
+        let tile = blocks(self.micro_tile(), &m, &n, &k, &batch.iter().product(), packed.is_some());
+        let b = match packed {
+            Some(view) => {
+                let arg = frame.arg(&view, false);
+                Operand::Packed { arg, batch: vec![Size::Const(0); axes.batch.len()] }
+            }
+            None => strided(frame, &product.b, axes, &axes.column, &product.b_k, zero_points[1]),
+        };
+        (Extents { batch, m, n, k }, [a, b], tile)
     }
 
     /// A matrix product of a dtype that has no micro-kernel: a reduction in a loop nest.
@@ -285,40 +282,36 @@ impl Lowering<'_, '_, '_> {
         self.b.call_loop(kernel, frame, sizes.iter().product(), origin);
     }
 
-    /// A strided operand over the axes of a product.
-    fn strided(&self, frame: &mut Frame, view: &View, axes: &Axes, outer: &Dim, k: &Dim) -> Operand {
-        let strides: Vec<Dim> = axes.batch.iter().map(|d| view.strides[d.axis].clone()).collect();
-        Operand::Strided {
-            arg: frame.arg(view, false),
-            offset: frame.size(&view.offset),
-            batch: frame.sizes(&strides),
-            outer: frame.size(outer),
-            k: frame.size(k),
-            zero_point: 0,
-        }
-    }
-
-    /// B in panels, if it is a constant that all of the batch shares.
-    fn pack_matrix(&mut self, axes: &Axes, columns: &Dim, product: &Product, width: usize) -> Option<View> {
+    /// B in panels, if it is a constant that all of the batch shares; `dtype` is that of the panels.
+    pub(super) fn pack_matrix(
+        &mut self,
+        axes: &Axes,
+        product: &Product,
+        dtype: DType,
+        pack: impl FnOnce(&PackSource<'_>) -> Result<Vec<u8>, PackError>,
+    ) -> Option<View> {
         let view = &product.b;
         if !axes.batch.iter().all(|d| view.strides[d.axis].is(0)) {
             return None;
         }
         let constant = self.constant_of(view)?;
-        let stride = axes.column.as_ref().map_or(Dim::from(0), |d| view.strides[d.axis].clone());
+        let (columns, stride) = match &axes.column {
+            Some(dim) => (dim.size.as_usize()?, view.strides[dim.axis].as_usize()?),
+            None => (1, 0),
+        };
         let source = PackSource {
             bytes: &constant,
             dtype: view.dtype,
             offset: view.offset.as_usize()?,
             batch: 1,
             batch_stride: 0,
-            outer: columns.as_usize()?,
-            outer_stride: stride.as_usize()?,
+            outer: columns,
+            outer_stride: stride,
             k: product.k.as_usize()?,
             k_stride: product.b_k.as_usize()?,
         };
-        let bytes = pack_f32(&source, width).ok()?;
-        Some(self.packed_view(bytes, DType::F32))
+        let bytes = pack(&source).ok()?;
+        Some(self.packed_view(bytes, dtype))
     }
 
     /// A buffer of packed data as a view.
@@ -413,6 +406,28 @@ impl Lowering<'_, '_, '_> {
     }
 }
 
+/// The product of two stacks of matrices by numpy's rules; `shape` is that of the result.
+pub(super) fn matrix_product(mut a: View, mut b: View, mut shape: Vec<Dim>) -> Option<Product> {
+    let one = Dim::from(1);
+    if b.shape.len() == 1 {
+        b = b.reshape(&[b.shape[0].clone(), one.clone()])?;
+        shape.push(one.clone());
+    }
+    if a.shape.len() == 1 {
+        a = a.reshape(&[one.clone(), a.shape[0].clone()])?;
+        shape.insert(shape.len() - 1, one.clone());
+    }
+    let (a_rank, b_rank) = (a.shape.len(), b.shape.len());
+    let k = a.shape[a_rank - 1].clone();
+    let (a_k, b_k) = (a.strides[a_rank - 1].clone(), b.strides[b_rank - 2].clone());
+    a.shape[a_rank - 1] = one.clone();
+    a.strides[a_rank - 1] = Dim::from(0);
+    b.shape[b_rank - 2] = one;
+    b.strides[b_rank - 2] = Dim::from(0);
+    let (a, b) = (a.broadcast(&shape), b.broadcast(&shape));
+    Some(Product { shape, a, a_k, b, b_k, k, alpha: 1.0, addend: None })
+}
+
 /// Views of what an epilogue reads and writes, over the axes of the result.
 pub(super) struct EpilogueViews {
     /// What is read.
@@ -431,6 +446,28 @@ pub(super) struct Extents {
     pub n: Dim,
     /// Terms of the sum.
     pub k: Dim,
+}
+
+/// A strided operand over the axes of a product; `outer` is the row of A or the column of B.
+fn strided(
+    frame: &mut Frame,
+    view: &View,
+    axes: &Axes,
+    outer: &Option<LoopDim>,
+    k: &Dim,
+    zero_point: i32,
+) -> Operand {
+    let stride = |dim: &LoopDim| view.strides[dim.axis].clone();
+    let batch: Vec<Dim> = axes.batch.iter().map(stride).collect();
+    let outer = outer.as_ref().map_or(Dim::from(0), stride);
+    Operand::Strided {
+        arg: frame.arg(view, false),
+        offset: frame.size(&view.offset),
+        batch: frame.sizes(&batch),
+        outer: frame.size(&outer),
+        k: frame.size(k),
+        zero_point,
+    }
 }
 
 /// `count` cut into blocks of at most `max`, a multiple of `unit`, as equal as can be.

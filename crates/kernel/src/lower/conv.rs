@@ -2,7 +2,7 @@
 
 use super::Lowering;
 use super::contract::{Axes, Epilogue, EpilogueViews, Extents, even_blocks};
-use super::exprs::{Exprs, Leaf, LoopDim};
+use super::exprs::{Exprs, LoopDim};
 use super::frame::Frame;
 use super::view::{View, mergeable_runs};
 use crate::pack::{PackSource, pack_f32};
@@ -33,8 +33,8 @@ pub(super) struct Convolution {
     pub channels: usize,
     /// The window.
     pub geometry: Geometry,
-    /// Per-channel vectors that the epilogue reads.
-    pub parameters: Vec<Value>,
+    /// Vectors of one element for each output channel that the epilogue reads.
+    pub parameters: Vec<View>,
 }
 
 impl Convolution {
@@ -79,7 +79,7 @@ impl Lowering<'_, '_, '_> {
         }
         let w = self.view(w);
         let x = self.view(x);
-        let parameters: Vec<Value> = inputs.get(2).copied().flatten().into_iter().collect();
+        let parameters = inputs.get(2).copied().flatten().map(|bias| self.view(bias)).into_iter().collect();
         let conv =
             Convolution { anchor, x, zero_point: 0, group, out_channels, channels, geometry, parameters };
         self.emit_float_conv(conv, &w, epilogue)
@@ -112,7 +112,7 @@ impl Lowering<'_, '_, '_> {
             output: result[2..].to_vec(),
             ..geometry
         };
-        let parameters: Vec<Value> = inputs.get(2).copied().flatten().into_iter().collect();
+        let parameters = inputs.get(2).copied().flatten().map(|bias| self.view(bias)).into_iter().collect();
         let (out_channels, channels) = (mirrored.shape()[0], mirrored.shape()[1]);
         let conv = Convolution {
             anchor,
@@ -197,13 +197,6 @@ impl Lowering<'_, '_, '_> {
         let result = self.graph.fact(output).shape().to_vec();
         let members = self.members(&epilogue.nodes[1..]);
         let mut views = self.leaf_views(&members, &epilogue.roots, &HashSet::from([output]), &result);
-        let mut parameters = Vec::new();
-        for &value in &conv.parameters {
-            let leaf = Leaf { value, axis: Some(1) };
-            let view = self.channel_view(value, &result);
-            views.insert(leaf, view);
-            parameters.push(leaf);
-        }
         let targets: Vec<View> = epilogue.roots.iter().map(|&root| self.allocate_dense(root)).collect();
         for view in views.values_mut() {
             *view = self.spatially_merged(view, conv.anchor);
@@ -216,7 +209,7 @@ impl Lowering<'_, '_, '_> {
         let batch: Vec<Dim> = axes.batch.iter().map(|d| d.size.clone()).collect();
         let tile = conv_blocks(self.micro_tile(), &conv, &pixels, &batch.iter().product());
         let domain = axes.domain();
-        let loads: Vec<View> = parameters.iter().map(|leaf| views[leaf].clone()).collect();
+        let loads: Vec<View> = conv.parameters.iter().map(|view| view.along(1, &result)).collect();
         let views = EpilogueViews { views, targets };
         let accumulator = weights.accumulator;
         let (dag, stores) =

@@ -31,6 +31,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use view::View;
 
+/// Why quantization in blocks runs on the host.
+const BLOCKS: &str = "no kernel reads scales and zero points of blocks";
+
 /// A node that cannot be planned.
 #[derive(Clone, Debug)]
 pub struct Unplannable {
@@ -316,6 +319,7 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
     fn lower_anchored(&mut self, group: &[NodeId], anchor: NodeId) -> bool {
         match &self.graph.node(anchor).op {
             Op::MatMul(_) | Op::Gemm(_) | Op::Conv(_) => self.lower_contraction(group, anchor),
+            Op::QLinearConv(_) | Op::QLinearMatMul(_) => self.lower_quantized(group, anchor).is_ok(),
             Op::Reduce(_) | Op::Softmax(_) | Op::LayerNormalization(_) | Op::GlobalPool(_) => {
                 self.lower_reduction(group, anchor)
             }
@@ -347,7 +351,13 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
                     self.lower_host(id, "no contraction kernel takes these dtypes or strides");
                 }
             }
-            Op::QLinearConv(_) | Op::QLinearMatMul(_) => self.lower_quantized(id),
+            Op::QLinearConv(_) | Op::QLinearMatMul(_) => {
+                if let Err(reason) = self.lower_quantized(&[id], id) {
+                    self.lower_host(id, reason);
+                }
+            }
+            Op::QuantizeLinear(op) if op.block_size > 0 => self.lower_host(id, BLOCKS),
+            Op::DequantizeLinear(op) if op.block_size > 0 => self.lower_host(id, BLOCKS),
             Op::Pool(_) | Op::Lrn(_) => self.lower_window(id),
             Op::Reduce(_) | Op::Softmax(_) | Op::LayerNormalization(_) | Op::GlobalPool(_) => {
                 if !self.lower_reduction(&[id], id) {

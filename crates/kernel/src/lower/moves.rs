@@ -36,7 +36,7 @@ impl Lowering<'_, '_, '_> {
         }
     }
 
-    fn operand(&self, id: NodeId, slot: usize) -> Option<Value> {
+    pub(super) fn operand(&self, id: NodeId, slot: usize) -> Option<Value> {
         self.graph.node(id).inputs.get(slot).copied().flatten()
     }
 

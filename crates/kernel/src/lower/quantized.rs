@@ -1,11 +1,247 @@
 //! Integer contractions: exact sums, then one multiplication in f32 and one rounding, as the interpreter does it.
+//!
+//! Weights lose their zero points when they are packed; those of the image and of a matrix that is not constant are
+//! subtracted while it is packed. What is left for the epilogue is `saturate(round(f32(sum + bias) · m[c]) + y_zero)`
+//! with `m[c] = (x_scale · w_scale[c]) / y_scale`, computed here once.
 
 use super::Lowering;
-use rabot_ir::NodeId;
+use super::contract::{Epilogue, matrix_product};
+use super::conv::{Convolution, PackedWeights};
+use super::exprs::Exprs;
+use super::frame::Frame;
+use super::scalar::round_to_int;
+use super::view::View;
+use super::window::Depthwise;
+use crate::pack::{PackSource, pack_i16};
+use crate::{BinaryFn, ExprId};
+use bytes::Bytes;
+use rabot_ir::{Dim, NodeId, Op, Value};
+use rabot_tensor::{DType, Tensor};
+
+/// Quantization parameters of a product, all known.
+struct Parameters {
+    x_zero: i32,
+    /// One for all, or one for each output channel.
+    w_zero: Vec<i32>,
+    /// One for all, or one for each output channel.
+    multipliers: Vec<f32>,
+    y_zero: i32,
+    /// Dtype of the result.
+    y_dtype: DType,
+    /// i32, one for each output channel.
+    bias: Option<Value>,
+}
+
+impl Parameters {
+    /// The result from the exact sum; `loads` are the multipliers, if there are several, and the bias, if there is one.
+    fn requantize(&self, exprs: &mut Exprs<'_, '_>, sum: ExprId, loads: &[ExprId]) -> ExprId {
+        let mut loads = loads.iter().copied();
+        let multiplier = match &self.multipliers[..] {
+            [one] => exprs.dag.constant(DType::F32, f64::from(*one)),
+            _ => loads.next().unwrap_or(sum),
+        };
+        let sum = match loads.next() {
+            Some(bias) => exprs.dag.binary(BinaryFn::Add, sum, bias),
+            None => sum,
+        };
+        let float = exprs.dag.cast(DType::F32, sum);
+        let scaled = exprs.dag.binary(BinaryFn::Mul, float, multiplier);
+        let zero = exprs.dag.constant(DType::I32, f64::from(self.y_zero));
+        round_to_int(&mut exprs.dag, scaled, Some(zero), self.y_dtype)
+    }
+}
+
+/// What runs on the host instead, and why.
+type Refusal = &'static str;
+
+const PARAMETERS: Refusal = "integer kernels need constant scales and zero points";
+const CONSTANT_WEIGHTS: Refusal = "integer convolutions need constant weights";
+const GEOMETRY: Refusal = "its window does not fit its operands";
+const ROW_ZERO_POINTS: Refusal = "a matrix that is not constant has one zero point for each column";
+const STRIDES: Refusal = "no contraction kernel takes these strides";
 
 impl Lowering<'_, '_, '_> {
-    /// `QLinearConv`, `QLinearMatMul`.
-    pub(super) fn lower_quantized(&mut self, id: NodeId) {
-        self.lower_host(id, "integer kernels need constant weights and quantization parameters");
+    /// `QLinearConv`, `QLinearMatMul`, with the elementwise nodes of its group.
+    ///
+    /// **Errors**: why no kernel takes it.
+    pub(super) fn lower_quantized(&mut self, group: &[NodeId], anchor: NodeId) -> Result<(), Refusal> {
+        let parameters = self.quantization(anchor).ok_or(PARAMETERS)?;
+        match &self.graph.node(anchor).op {
+            Op::QLinearConv(_) => self.lower_quantized_conv(group, anchor, parameters),
+            _ => self.lower_quantized_matmul(group, anchor, parameters),
+        }
+    }
+
+    /// Scales and zero points of a node, if they are constant.
+    fn quantization(&self, id: NodeId) -> Option<Parameters> {
+        let constant = |slot: usize| self.operand(id, slot).and_then(|value| self.graph.constant(value));
+        let scales = |slot: usize| constant(slot).and_then(|t| t.to_slice::<f32>().ok().map(|s| s.to_vec()));
+        let zeros = |slot: usize| -> Option<Vec<i32>> {
+            constant(slot).map(|tensor| tensor.to_i64s().into_iter().map(|v| v as i32).collect())
+        };
+        let (x_scale, y_scale) = (*scales(1)?.first()?, *scales(6)?.first()?);
+        let multipliers = scales(4)?.into_iter().map(|w_scale| x_scale * w_scale / y_scale).collect();
+        Some(Parameters {
+            x_zero: *zeros(2)?.first()?,
+            w_zero: zeros(5)?,
+            multipliers,
+            y_zero: *zeros(7)?.first()?,
+            y_dtype: constant(7)?.dtype(),
+            bias: self.operand(id, 8),
+        })
+    }
+
+    /// The vectors that the epilogue loads: multipliers, if there are several, and the bias.
+    fn channel_vectors(&mut self, parameters: &Parameters) -> Vec<View> {
+        let mut vectors = Vec::new();
+        if parameters.multipliers.len() > 1 {
+            let tensor = Tensor::from_vec(&[parameters.multipliers.len()], parameters.multipliers.clone());
+            vectors.push(self.packed_view(tensor.bytes().to_vec(), DType::F32));
+        }
+        vectors.extend(parameters.bias.map(|bias| self.view(bias)));
+        vectors
+    }
+
+    fn finish(&mut self, epilogue: &Epilogue) {
+        if !epilogue.late.is_empty() {
+            self.lower_elementwise(&epilogue.late);
+        }
+    }
+
+    fn lower_quantized_conv(
+        &mut self,
+        group: &[NodeId],
+        anchor: NodeId,
+        parameters: Parameters,
+    ) -> Result<(), Refusal> {
+        let Op::QLinearConv(op) = &self.graph.node(anchor).op else { return Err(GEOMETRY) };
+        let (x, w) = (self.operand(anchor, 0).ok_or(GEOMETRY)?, self.operand(anchor, 3).ok_or(GEOMETRY)?);
+        let weights = self.graph.constant(w).cloned().ok_or(CONSTANT_WEIGHTS)?;
+        let ([out_channels, channels, kernel @ ..], x_shape) = (weights.shape(), self.graph.fact(x).shape())
+        else {
+            return Err(GEOMETRY);
+        };
+        let spatial = x_shape.get(2..).ok_or(GEOMETRY)?;
+        let geometry = op.window.geometry(spatial, kernel, false).map_err(|_| GEOMETRY)?;
+        let (out_channels, channels, group_count) = (*out_channels, *channels, op.group.max(1));
+        if group_count > 1 && channels == 1 && out_channels == group_count {
+            let epilogue = self.split_epilogue(group, anchor, true);
+            let weights = self.centred(&weights, &parameters.w_zero);
+            let vectors = self.channel_vectors(&parameters);
+            let (source, fill) = (self.view(x), f64::from(parameters.x_zero));
+            let depthwise = Depthwise { anchor, geometry: &geometry, source, fill, weights };
+            self.emit_quantized_depthwise(&epilogue, &depthwise, &vectors, &parameters);
+            self.finish(&epilogue);
+            return Ok(());
+        }
+        let conv = Convolution {
+            anchor,
+            x: self.view(x),
+            zero_point: parameters.x_zero,
+            group: group_count,
+            out_channels,
+            channels,
+            geometry,
+            parameters: self.channel_vectors(&parameters),
+        };
+        let packed = self.pack_filters(&conv, &weights, &parameters.w_zero).ok_or(GEOMETRY)?;
+        let epilogue = self.split_epilogue(group, anchor, true);
+        self.emit_conv(conv, packed, &epilogue, |exprs, sum, loads| parameters.requantize(exprs, sum, loads));
+        self.finish(&epilogue);
+        Ok(())
+    }
+
+    /// The weights of a convolution in panels of pairs of i16, group after group.
+    fn pack_filters(&mut self, conv: &Convolution, weights: &Tensor, zeros: &[i32]) -> Option<PackedWeights> {
+        let (rows, k, mr) = (conv.rows(), conv.terms(), self.micro_tile().mr);
+        let mut bytes = Vec::new();
+        for group in 0..conv.group {
+            let source = PackSource {
+                bytes: weights.bytes(),
+                dtype: weights.dtype(),
+                offset: group * rows * k,
+                batch: 1,
+                batch_stride: 0,
+                outer: rows,
+                outer_stride: k,
+                k,
+                k_stride: 1,
+            };
+            let zeros = if zeros.len() == 1 { zeros } else { zeros.get(group * rows..(group + 1) * rows)? };
+            bytes.extend(pack_i16(&source, mr, zeros).ok()?);
+        }
+        let view = self.packed_view(bytes, DType::I16);
+        let group_stride = rows.next_multiple_of(mr) * k.next_multiple_of(2);
+        Some(PackedWeights { view, group_stride, accumulator: DType::I32 })
+    }
+
+    /// Weights without their zero points, as i16.
+    fn centred(&mut self, weights: &Tensor, zeros: &[i32]) -> View {
+        let channel_len = weights.shape()[1..].iter().product::<usize>().max(1);
+        let zero = |at: usize| i64::from(zeros[if zeros.len() == 1 { 0 } else { at / channel_len }]);
+        let values: Vec<i64> = weights.to_i64s().iter().enumerate().map(|(at, w)| w - zero(at)).collect();
+        let tensor = Tensor::from_i64s(DType::I16, weights.shape(), &values);
+        let shape: Vec<Dim> = weights.shape().iter().map(|&dim| Dim::from(dim)).collect();
+        let buffer = self.b.packed(Bytes::copy_from_slice(tensor.bytes()), DType::I16);
+        View::dense(buffer, DType::I16, &shape)
+    }
+
+    fn emit_quantized_depthwise(
+        &mut self,
+        epilogue: &Epilogue,
+        depthwise: &Depthwise<'_>,
+        vectors: &[View],
+        parameters: &Parameters,
+    ) {
+        self.emit_depthwise(
+            &epilogue.nodes,
+            depthwise,
+            vectors,
+            |dag, x, w| {
+                let (x, w) = (dag.cast(DType::I32, x), dag.cast(DType::I32, w));
+                let zero = dag.constant(DType::I32, f64::from(parameters.x_zero));
+                let x = dag.binary(BinaryFn::Sub, x, zero);
+                dag.binary(BinaryFn::Mul, x, w)
+            },
+            |exprs, sum, loads| parameters.requantize(exprs, sum, loads),
+        );
+    }
+
+    fn lower_quantized_matmul(
+        &mut self,
+        group: &[NodeId],
+        anchor: NodeId,
+        parameters: Parameters,
+    ) -> Result<(), Refusal> {
+        let (a, b) = (self.operand(anchor, 0).ok_or(GEOMETRY)?, self.operand(anchor, 3).ok_or(GEOMETRY)?);
+        if self.graph.constant(b).is_none() && parameters.w_zero.len() > 1 {
+            return Err(ROW_ZERO_POINTS);
+        }
+        let result = self.graph.fact(Value { node: anchor, slot: 0 }).shape().to_vec();
+        let (a, b) = (self.view(a), self.view(b));
+        let product = matrix_product(a, b, result).ok_or(STRIDES)?;
+        let epilogue = self.split_epilogue(group, anchor, true);
+        let (axes, views) = self.product_axes(&product, &epilogue).ok_or(STRIDES)?;
+        let width = self.micro_tile().nr;
+        let pack = |source: &PackSource<'_>| pack_i16(source, width, &parameters.w_zero);
+        let packed = self.pack_matrix(&axes, &product, DType::I16, pack);
+        if packed.is_none() && parameters.w_zero.len() > 1 {
+            return Err(STRIDES);
+        }
+        let vectors = self.channel_vectors(&parameters);
+        let column = product.shape.len() - 1;
+        let vectors: Vec<View> = vectors.iter().map(|view| view.along(column, &product.shape)).collect();
+        let mut frame = Frame::default();
+        let zeros = [parameters.x_zero, parameters.w_zero[0]];
+        let (shape, [a, b], tile) = self.matrices(&mut frame, &product, &axes, packed, zeros);
+        let domain = axes.domain();
+        let (dag, stores) =
+            self.epilogue(&mut frame, &domain, &views, &epilogue, DType::I32, |exprs, sum| {
+                let loads: Vec<ExprId> = vectors.iter().map(|view| exprs.load(view)).collect();
+                parameters.requantize(exprs, sum, &loads)
+            });
+        self.call_contraction(frame, shape, a, b, DType::I32, dag, stores, tile, &epilogue);
+        self.finish(&epilogue);
+        Ok(())
     }
 }

@@ -24,10 +24,17 @@ pub(super) fn is_elementwise(op: &Op) -> bool {
             | Op::Clip(_)
             | Op::Cast(_)
             | Op::Identity(_)
-            | Op::QuantizeLinear(_)
-            | Op::DequantizeLinear(_)
             | Op::BatchNormalization(_)
-    )
+    ) || is_quantization(op)
+}
+
+/// True for quantization and its inverse with parameters for the tensor or for an axis, not for blocks of it.
+fn is_quantization(op: &Op) -> bool {
+    match op {
+        Op::QuantizeLinear(op) => op.block_size == 0,
+        Op::DequantizeLinear(op) => op.block_size == 0,
+        _ => false,
+    }
 }
 
 /// True if kernels compute with elements of this dtype.
@@ -280,6 +287,8 @@ pub(super) fn quantize(
     zero_point: Option<ExprId>,
     to: DType,
 ) -> ExprId {
+    // An i32 is rounded to f32 first.
+    let x = dag.cast(DType::F32, x);
     let ratio = dag.binary(BinaryFn::Div, x, scale);
     round_to_int(dag, ratio, zero_point, to)
 }
@@ -304,8 +313,10 @@ pub(super) fn round_to_int(dag: &mut Dag, x: ExprId, zero_point: Option<ExprId>,
 pub(super) fn dequantize(dag: &mut Dag, x: ExprId, scale: ExprId, zero_point: Option<ExprId>) -> ExprId {
     let mut integer = dag.cast(DType::I32, x);
     if let Some(zero_point) = zero_point {
-        let zero_point = dag.cast(DType::I32, zero_point);
-        integer = dag.binary(BinaryFn::Sub, integer, zero_point);
+        // The difference of two i32 takes 33 bits.
+        let wide = if dag.dtype(x) == DType::I32 { DType::I64 } else { DType::I32 };
+        let (minuend, zero_point) = (dag.cast(wide, x), dag.cast(wide, zero_point));
+        integer = dag.binary(BinaryFn::Sub, minuend, zero_point);
     }
     let float = dag.cast(dag.dtype(scale), integer);
     dag.binary(BinaryFn::Mul, float, scale)

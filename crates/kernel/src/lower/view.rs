@@ -74,6 +74,15 @@ impl View {
         View { shape: shape.to_vec(), strides, ..self.clone() }
     }
 
+    /// A vector spread over a shape, its elements along one axis.
+    pub fn along(&self, axis: usize, shape: &[Dim]) -> Self {
+        let mut strides = vec![Dim::from(0); shape.len()];
+        if let (Some(slot), Some(stride)) = (strides.get_mut(axis), self.strides.first()) {
+            *slot = stride.clone();
+        }
+        View { shape: shape.to_vec(), strides, ..self.clone() }
+    }
+
     /// The same elements under another shape, if no copy is needed for that.
     pub fn reshape(&self, shape: &[Dim]) -> Option<Self> {
         if self.strides == dense_strides(&self.shape) {

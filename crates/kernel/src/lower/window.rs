@@ -3,7 +3,7 @@
 //! Padding is written out first, so that the windows themselves have no branches; vectors run along the last axis.
 
 use super::Lowering;
-use super::exprs::{Domain, Exprs, Leaf, LoopDim};
+use super::exprs::{Domain, Exprs, LoopDim};
 use super::frame::Frame;
 use super::scalar::compute_dtype;
 use super::view::{View, mergeable_runs, run_size};
@@ -299,47 +299,66 @@ impl Lowering<'_, '_, '_> {
         self.call_window(kernel, &[id], &[output], flops);
     }
 
-    /// Depthwise convolution with the elementwise nodes after it.
+    /// Depthwise convolution in floats, with the elementwise nodes after it.
     pub(super) fn lower_depthwise(&mut self, nodes: &[NodeId], anchor: NodeId, geometry: &Geometry) {
         let inputs = self.graph.node(anchor).inputs.clone();
         let (Some(Some(x)), Some(Some(w))) = (inputs.first().copied(), inputs.get(1).copied()) else {
             return;
         };
-        let source = self.view(x);
-        let output = Value { node: anchor, slot: 0 };
+        let (source, weights) = (self.view(x), self.view(w));
+        let bias = inputs.get(2).copied().flatten().map(|bias| self.view(bias));
+        let depthwise = Depthwise { anchor, geometry, source, fill: 0.0, weights };
+        self.emit_depthwise(
+            nodes,
+            &depthwise,
+            bias.as_slice(),
+            |dag, x, w| dag.binary(BinaryFn::Mul, x, w),
+            |exprs, sum, parameters| match parameters {
+                [bias] => exprs.dag.binary(BinaryFn::Add, sum, *bias),
+                _ => sum,
+            },
+        );
+    }
+
+    /// `start(Σ product(x, w), parameters)` over the taps of each channel, and the elementwise nodes after it.
+    /// `parameters` are vectors of one element for each channel.
+    pub(super) fn emit_depthwise(
+        &mut self,
+        nodes: &[NodeId],
+        depthwise: &Depthwise<'_>,
+        parameters: &[View],
+        product: impl FnOnce(&mut Dag, ExprId, ExprId) -> ExprId,
+        start: impl FnOnce(&mut Exprs<'_, '_>, ExprId, &[ExprId]) -> ExprId,
+    ) {
+        let Depthwise { anchor, geometry, source, fill, weights } = depthwise;
+        let output = Value { node: *anchor, slot: 0 };
         let result = self.graph.fact(output).shape().to_vec();
-        let dtype = compute_dtype(source.dtype);
-        let spatial = source.shape[2..].to_vec();
-        let pads = reach(geometry, &spatial, &result);
-        let padded = self.padded(anchor, &source, &pads, 0.0);
+        let pads = reach(geometry, &source.shape[2..], &result);
+        let padded = self.padded(*anchor, source, &pads, *fill);
         let windows = Windows::new(&padded, geometry, &result);
-        let weights = self.view(w);
-        let after: Vec<NodeId> = nodes.iter().copied().filter(|&id| id != anchor).collect();
+        let after: Vec<NodeId> = nodes.iter().copied().filter(|id| id != anchor).collect();
         let members = self.members(&after);
         let roots = self.roots(nodes);
-        let mut views = self.leaf_views(&members, &roots, &HashSet::from([output]), &result);
-        if let Some(Some(bias)) = inputs.get(2).copied() {
-            views.insert(Leaf { value: bias, axis: Some(1) }, self.channel_view(bias, &result));
-        }
+        let views = self.leaf_views(&members, &roots, &HashSet::from([output]), &result);
+        let parameters: Vec<View> = parameters.iter().map(|view| view.along(1, &result)).collect();
         let targets: Vec<View> = roots.iter().map(|&root| self.allocate(root)).collect();
-        let mut by_channel =
-            View { shape: result.clone(), strides: vec![Dim::from(0); result.len()], ..weights.clone() };
-        by_channel.strides[1] = weights.strides[0].clone();
-        let mut all: Vec<&View> = views.values().chain(&targets).collect();
+        let by_channel = weights.along(1, &result);
+        let mut all: Vec<&View> = views.values().chain(&targets).chain(&parameters).collect();
         all.extend([&windows.input, &by_channel]);
         let mut kernel = WindowKernel::new(&result, &all, &geometry.kernel);
         let (mut dag, access) = (Dag::default(), windows.access(&mut kernel));
         let arg = kernel.frame.arg(&windows.input, false);
-        let value = dag.push(Expr::Load { arg, access }, dtype);
+        let value = dag.push(Expr::Load { arg, access }, compute_dtype(source.dtype));
         let mut strides = kernel.domain.strides(&by_channel);
         for (tap, stride) in weights.strides[2..].iter().enumerate() {
             strides.push((kernel.first_tap + tap, stride.clone()));
         }
         let access = kernel.frame.access(&by_channel.offset, &strides);
         let arg = kernel.frame.arg(&by_channel, false);
-        let weight = dag.push(Expr::Load { arg, access }, dtype);
-        let product = dag.binary(BinaryFn::Mul, value, weight);
-        kernel.reduce(dag, ReduceFn::Sum, product);
+        let weight = dag.push(Expr::Load { arg, access }, compute_dtype(weights.dtype));
+        let term = product(&mut dag, value, weight);
+        let dtype = dag.dtype(term);
+        kernel.reduce(dag, ReduceFn::Sum, term);
         let mut exprs = Exprs {
             members: &members,
             views: &views,
@@ -348,12 +367,9 @@ impl Lowering<'_, '_, '_> {
             dag: Dag::default(),
             given: HashMap::new(),
         };
-        let mut value = exprs.dag.push(Expr::Reduced(0), dtype);
-        if let Some(Some(bias)) = inputs.get(2).copied() {
-            let view = views[&Leaf { value: bias, axis: Some(1) }].clone();
-            let bias = exprs.load(&view);
-            value = exprs.dag.binary(BinaryFn::Add, value, bias);
-        }
+        let sum = exprs.dag.push(Expr::Reduced(0), dtype);
+        let parameters: Vec<ExprId> = parameters.iter().map(|view| exprs.load(view)).collect();
+        let value = start(&mut exprs, sum, &parameters);
         exprs.given.insert(output, value);
         let values: Vec<ExprId> = roots.iter().map(|&root| exprs.value(root)).collect();
         let dag = exprs.dag;
@@ -362,14 +378,20 @@ impl Lowering<'_, '_, '_> {
         let flops = result.iter().product::<Dim>() * Dim::from(2 * taps + after.len());
         self.call_window(kernel, nodes, &roots, flops);
     }
+}
 
-    /// A per-channel vector as a view of a result with channels on axis 1.
-    pub(super) fn channel_view(&mut self, value: Value, result: &[Dim]) -> View {
-        let view = self.view(value);
-        let mut strides = vec![Dim::from(0); result.len()];
-        strides[1] = view.strides[0].clone();
-        View { shape: result.to_vec(), strides, ..view }
-    }
+/// A convolution of each channel by itself.
+pub(super) struct Depthwise<'a> {
+    /// The node.
+    pub anchor: NodeId,
+    /// The window.
+    pub geometry: &'a Geometry,
+    /// The image.
+    pub source: View,
+    /// What its padding is filled with.
+    pub fill: f64,
+    /// The weights: channel, 1, taps.
+    pub weights: View,
 }
 
 /// Padding that covers every window: axis, before, after. Windows may reach beyond the declared padding where sizes
