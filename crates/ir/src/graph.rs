@@ -84,8 +84,8 @@ pub enum GraphError {
         op: &'static str,
         /// Types of the operands.
         inputs: String,
-        /// What the op said.
-        error: OpError,
+        /// What the op said; boxed, since a result is as large as its error.
+        error: Box<OpError>,
     },
     /// The nodes cannot be put in order.
     #[error("the graph has a cycle through `{0}`")]
@@ -170,7 +170,7 @@ impl Graph {
         let inferred = op.infer(&facts, &mut cx).map_err(|error| {
             let types = facts.iter().map(|f| f.map_or("-".to_owned(), |f| f.ty.to_string()));
             let inputs = types.collect::<Vec<_>>().join(", ");
-            GraphError::Op { node: name.to_owned(), op: op.name(), inputs, error }
+            GraphError::Op { node: name.to_owned(), op: op.name(), inputs, error: Box::new(error) }
         })?;
         Ok((inferred, cx.equal))
     }

@@ -227,7 +227,7 @@ fn unknown_op(domain: &str, op: &str) -> Failure {
 /// What an op refuses is either not supported or not valid.
 pub(crate) fn failure_of(error: GraphError) -> Failure {
     match &error {
-        GraphError::Op { error: reason, inputs, .. } => match reason {
+        GraphError::Op { error: reason, inputs, .. } => match &**reason {
             OpError::Unsupported(_) | OpError::DType { .. } | OpError::Attribute { .. } => {
                 Failure::unsupported(format!("{reason} (inputs: {inputs})"))
             }

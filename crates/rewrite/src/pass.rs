@@ -216,7 +216,7 @@ pub enum PassError {
         /// Name of the pass.
         pass: &'static str,
         /// What the interpreter said.
-        error: InterpError,
+        error: Box<InterpError>,
     },
     /// The pass needs inputs to calibrate on, or other ones.
     #[error("pass `{pass}` needs calibration inputs: {reason}")]
