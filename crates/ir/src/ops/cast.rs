@@ -43,7 +43,7 @@ impl Cast {
         }
     }
 
-    fn from_strings(&self, shape: &[usize], texts: &[String]) -> Result<Tensor, OpError> {
+    fn of_strings(&self, shape: &[usize], texts: &[String]) -> Result<Tensor, OpError> {
         let refused = |text: &String| OpError::Value(format!("the string {text:?} is no {}", self.to));
         if self.to.is_int() {
             let parse = |text: &String| {
@@ -63,11 +63,11 @@ impl Cast {
             let values = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
             return Ok(Tensor::from_vec(shape, values));
         }
-        Ok(self.from_floats(shape, &values))
+        Ok(self.of_floats(shape, &values))
     }
 
     /// From values that are exact in f64, or whose rounding to it does not matter.
-    fn from_floats(&self, shape: &[usize], values: &[f64]) -> Tensor {
+    fn of_floats(&self, shape: &[usize], values: &[f64]) -> Tensor {
         match Float8::of(self.to) {
             Some(format) => {
                 let codes = values.iter().map(|&v| format.encode(v, self.saturate)).collect();
@@ -81,11 +81,11 @@ impl Cast {
         }
     }
 
-    fn from_unsigned(&self, shape: &[usize], values: &[u64]) -> Tensor {
+    fn of_unsigned(&self, shape: &[usize], values: &[u64]) -> Tensor {
         match self.to {
             DType::F32 => Tensor::from_vec(shape, values.iter().map(|&v| v as f32).collect()),
             to if to.is_float() => {
-                self.from_floats(shape, &values.iter().map(|&v| v as f64).collect::<Vec<_>>())
+                self.of_floats(shape, &values.iter().map(|&v| v as f64).collect::<Vec<_>>())
             }
             to => Tensor::from_i64s(to, shape, &values.iter().map(|&v| v as i64).collect::<Vec<_>>()),
         }
@@ -160,16 +160,16 @@ impl OpDef for Cast {
         let shape = x.shape();
         let result = match (x.dtype(), self.to) {
             (from, to) if from == to => x.clone(),
-            (DType::String, _) => self.from_strings(shape, x.strings().unwrap_or(&[]))?,
+            (DType::String, _) => self.of_strings(shape, x.strings().unwrap_or(&[]))?,
             (_, DType::String) => Tensor::from_strings(shape, to_strings(x)),
             (DType::U64, _) => {
                 let values = x.to_slice::<u64>().map_err(|error| OpError::Value(error.to_string()))?;
-                self.from_unsigned(shape, &values)
+                self.of_unsigned(shape, &values)
             }
             (from, to) if !from.is_float() && Float8::of(to).is_none() => {
                 Tensor::from_i64s(to, shape, &x.to_i64s())
             }
-            _ => self.from_floats(shape, &x.to_f64s()),
+            _ => self.of_floats(shape, &x.to_f64s()),
         };
         Ok(vec![result])
     }

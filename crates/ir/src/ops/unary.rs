@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn known_values() {
-        let cases = [
+        let cases: [(&str, f64, f64); 10] = [
             ("Erf", 1.0, 0.842700792949715),
             ("Gelu", -1.0, -0.158655253931457),
             ("HardSwish", -2.0, -1.0 / 3.0),
@@ -512,8 +512,8 @@ mod tests {
             ("Sign", -0.0, 0.0),
         ];
         for (name, x, expected) in cases {
-            let result = eval(&plain(name), &[&Tensor::scalar(x as f64)]).unwrap().to_f64s()[0];
-            assert!((result - expected as f64).abs() < 1e-7, "{name}({x}) = {result}, not {expected}");
+            let result = eval(&plain(name), &[&Tensor::scalar(x)]).unwrap().to_f64s()[0];
+            assert!((result - expected).abs() < 1e-7, "{name}({x}) = {result}, not {expected}");
         }
         let half = eval(&plain("Exp"), &[&Tensor::scalar(f16::from_f32(1.0))]).unwrap();
         assert_eq!(half, Tensor::scalar(f16::from_f64(std::f64::consts::E)));
