@@ -24,6 +24,10 @@ pub(crate) fn convert(mut draft: Draft<'_>) -> Result<Converted, Failure> {
         "Split" => split(&mut draft)?,
         "Cast" => cast(&mut draft)?,
         "CastLike" => cast_like(&mut draft)?,
+        // 1 asks for f32 accumulation, which every step of ours is at least as good as.
+        "Range" if draft.attrs.get("stash_type") == Some(&Attr::Int(1)) => {
+            draft.attrs.remove("stash_type");
+        }
         "Size" => size(&mut draft)?,
         "Softmax" | "LogSoftmax" if opset < 13 => return flat_softmax(draft),
         _ => {}
