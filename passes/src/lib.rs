@@ -8,5 +8,7 @@ mod registry;
 
 #[cfg(test)]
 mod check;
+#[cfg(test)]
+mod random;
 
 pub use registry::{DEFAULT_PIPELINE, PASSES, default_pipeline, pipeline};

@@ -44,9 +44,10 @@ impl Pass for Fuse {
     }
 
     fn exactness(&self) -> Exactness {
-        // A folded weight is rounded once more; over the layers of a network that adds up to a few units in the last
-        // place of the largest output.
-        Exactness::Rel { rtol: 2e-5, atol: 1e-6 }
+        // A folded weight is rounded once more, so each layer adds an error of some units in the last place, which the
+        // layers after it enlarge. Measured over the model zoo with random inputs: 4e-6 at most for trained models,
+        // 7e-5 for a MobileNetV2 with random weights, whose outputs are small beside its activations.
+        Exactness::Rel { rtol: 1e-4, atol: 1e-6 }
     }
 
     fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
