@@ -76,15 +76,20 @@ const BYTES_PER_TERM: usize = 4;
 const BYTES_PER_THREAD: usize = 1 << 20;
 
 impl ContractKernel {
-    /// True if an item packs A into scratch: unless it is packed already or is f32 with adjacent terms.
-    pub fn packs_a(&self) -> bool {
+    /// True if rows of A with adjacent terms can be read in place: tiles of [`IN_PLACE_ROWS`] at most.
+    pub fn reads_a_in_place(&self) -> bool {
         match &self.a {
-            Operand::Packed { .. } => false,
             Operand::Strided { arg, k, .. } => {
-                *k != Size::Const(1) || self.args.get(*arg).is_none_or(|arg| arg.dtype != DType::F32)
+                *k == Size::Const(1) && self.args.get(*arg).is_some_and(|arg| arg.dtype == DType::F32)
             }
-            Operand::Patches(_) => true,
+            Operand::Packed { .. } | Operand::Patches(_) => false,
         }
+    }
+
+    /// True if an item packs A into scratch, or most of it.
+    pub fn packs_a(&self) -> bool {
+        let few = matches!(self.m, Size::Const(m) if m <= IN_PLACE_ROWS as i64);
+        !matches!(self.a, Operand::Packed { .. }) && !(few && self.reads_a_in_place())
     }
 
     /// True if an item packs B into scratch.
@@ -110,6 +115,10 @@ fn at_most(extent: Size, block: usize, panel: usize) -> usize {
         Size::Param(_) => block,
     }
 }
+
+/// Rows of A that a micro-kernel reads in place at most: a pointer for each, and few enough that packing them would
+/// cost more than it saves.
+pub const IN_PLACE_ROWS: usize = 4;
 
 /// Alignment of the pieces of scratch memory, in bytes.
 pub const SCRATCH_ALIGN_BYTES: usize = 64;

@@ -65,13 +65,21 @@ fn check(cx: &KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
             Operand::Patches(patches) => (&patches.batch, Some(patches)),
         };
         if batch.len() != kernel.batch.len() {
-            return inconsistent(format!("{} batch strides for {} batch dims", batch.len(), kernel.batch.len()));
+            return inconsistent(format!(
+                "{} batch strides for {} batch dims",
+                batch.len(),
+                kernel.batch.len()
+            ));
         }
         if let Some(p) = axes {
             let axes = p.input.len();
-            let lens = [p.input_strides.len(), p.output.len(), p.kernel.len(), p.strides.len(), p.dilations.len()];
+            let lens =
+                [p.input_strides.len(), p.output.len(), p.kernel.len(), p.strides.len(), p.dilations.len()];
             if axes == 0 || lens.iter().chain([&p.pads.len()]).any(|len| *len != axes) {
-                return inconsistent(format!("patches of {axes} axes with lists of {lens:?} and {}", p.pads.len()));
+                return inconsistent(format!(
+                    "patches of {axes} axes with lists of {lens:?} and {}",
+                    p.pads.len()
+                ));
             }
         }
     }
@@ -122,7 +130,9 @@ impl Shapes {
                 let whole = (m >= tile.mr || m == 0).then_some(tile.mr);
                 [m % tile.mr].into_iter().filter(|rows| *rows > 0).chain(whole).collect()
             }
-            Size::Param(_) => [1, 2, 4, 8].into_iter().filter(|rows| *rows < tile.mr).chain([tile.mr]).collect(),
+            Size::Param(_) => {
+                [1, 2, 4, 8].into_iter().filter(|rows| *rows < tile.mr).chain([tile.mr]).collect()
+            }
         };
         rows.dedup();
         let per_panel = if vectors { tile.nr / 4 } else { tile.nr };
@@ -188,7 +198,7 @@ impl Contraction<'_, '_, '_> {
         let mut result = Ok(());
         let (begin, end) = (self.cx.begin, self.cx.end);
         self.for_range(begin, end, 1, |c, item| {
-            let mut split = |c: &mut Self, item: Value, by: Value| {
+            let split = |c: &mut Self, item: Value, by: Value| {
                 let quotient = c.ins().udiv(item, by);
                 let product = c.mul(quotient, by);
                 (quotient, c.ins().isub(item, product))

@@ -117,7 +117,10 @@ impl Contraction<'_, '_, '_> {
         for (arg, access) in accesses {
             for &(coord, stride) in &access.strides {
                 let bytes = ByteStride::new(stride, self.cx.arg(arg)?.dtype);
-                if coord == kernel.row() && stride != Size::Const(0) && !bytes.is_scale() && !strides.contains(&bytes)
+                if coord == kernel.row()
+                    && stride != Size::Const(0)
+                    && !bytes.is_scale()
+                    && !strides.contains(&bytes)
                 {
                     strides.push(bytes);
                 }

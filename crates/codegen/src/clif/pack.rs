@@ -3,8 +3,8 @@
 //! Panels are made row by row of `[k][width]`: f32, or i16 without the zero point. Where terms come in pairs, a
 //! second pass over the panel, which is then in the cache, interleaves two rows at a time.
 
-use crate::clif::context::plain;
 use crate::clif::cast::{f32_from_bf16, f32_from_f16};
+use crate::clif::context::plain;
 use crate::clif::contract_build::{Contraction, WORD};
 use crate::clif::ops::{Ops, little};
 use cranelift_codegen::ir::condcodes::IntCC;
