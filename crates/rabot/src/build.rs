@@ -1,0 +1,103 @@
+//! The way of a model: import, optimize, plan, generate.
+
+use crate::{Error, Options};
+use rabot_ir::{Dim, Fact, Graph};
+use rabot_kernel::Plan;
+use rabot_onnx::Model;
+use rabot_passes::{default_pipeline, pipeline};
+use rabot_rewrite::{PassCx, Step};
+use rabot_runtime::Program;
+use rabot_target::Profile;
+use std::path::Path;
+
+/// A program, and what became of the model on the way.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Ready to be run.
+    pub program: Program,
+    /// The optimized graph.
+    pub graph: Graph,
+    /// What each pass did.
+    pub steps: Vec<Step>,
+}
+
+/// Compiles a model file for this machine, or another one that is like it enough to run here.
+///
+/// **Errors**: the file cannot be imported, the options do not fit it, or something in it cannot be compiled; all
+/// that is unsupported is listed at once.
+pub fn compile(path: impl AsRef<Path>, options: &Options) -> Result<Program, Error> {
+    let model = import(path, options)?;
+    Ok(compile_graph(model.graph, options)?.program)
+}
+
+/// Imports a model file, with the dims that the options give.
+///
+/// **Errors**: the file cannot be imported, or a named dim is not one of its.
+pub fn import(path: impl AsRef<Path>, options: &Options) -> Result<Model, Error> {
+    let mut model = rabot_onnx::import_file(path.as_ref(), &options.limits)?;
+    specialize(&mut model.graph, &options.dims)?;
+    Ok(model)
+}
+
+/// Compiles a graph.
+///
+/// **Errors**: as [`compile`].
+pub fn compile_graph(mut graph: Graph, options: &Options) -> Result<Compiled, Error> {
+    let steps = optimize(&mut graph, options, &mut |_, _| {})?;
+    let profile = Profile::by_name(&options.target)?;
+    let program = Program::new(lower(&graph, &profile)?, &profile)?;
+    Ok(Compiled { program, graph, steps })
+}
+
+/// Runs the pipeline of the options on a graph, and shows each result to `observe`.
+///
+/// **Errors**: the pipeline's text is wrong, or a pass fails.
+pub fn optimize(
+    graph: &mut Graph,
+    options: &Options,
+    observe: &mut dyn FnMut(&Step, &Graph),
+) -> Result<Vec<Step>, Error> {
+    let pipeline = match &options.pipeline {
+        None => default_pipeline(),
+        Some(text) => pipeline(text)?,
+    };
+    let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
+    Ok(pipeline.run(graph, &PassCx { calibration }, observe)?)
+}
+
+/// Plans a graph.
+///
+/// **Errors**: every node that cannot be compiled.
+pub fn lower(graph: &Graph, profile: &Profile) -> Result<Plan, Error> {
+    Ok(rabot_kernel::plan(graph, profile)?)
+}
+
+/// Replaces symbolic dims of the inputs by sizes, and infers all types again.
+///
+/// **Errors**: the model has no such dim, or an op refuses the size.
+pub fn specialize(graph: &mut Graph, dims: &[(String, usize)]) -> Result<(), Error> {
+    if dims.is_empty() {
+        return Ok(());
+    }
+    let inputs = graph.inputs().to_vec();
+    let mut known: Vec<String> = Vec::new();
+    for &input in &inputs {
+        for dim in graph.node(input).outputs[0].fact.shape() {
+            dim.for_each_symbol(&mut |name| known.push(name.to_string()));
+        }
+    }
+    if let Some((name, _)) = dims.iter().find(|(name, _)| !known.contains(name)) {
+        known.sort();
+        known.dedup();
+        return Err(Error::UnknownDim { name: name.clone(), known: known.join(", ") });
+    }
+    let size = |name: &str| dims.iter().find(|(n, _)| n == name).map(|(_, size)| Dim::from(*size));
+    for input in inputs {
+        let fact = &graph.node(input).outputs[0].fact;
+        let shape: Vec<Dim> = fact.shape().iter().map(|dim| dim.substitute(&size)).collect();
+        let fact = Fact::of_type(fact.dtype(), shape);
+        graph.set_input_fact(input, fact);
+    }
+    graph.refresh()?;
+    Ok(())
+}
