@@ -68,9 +68,14 @@ pub(crate) fn compile(
 /// Compiles all kernels of a plan, on as many threads as there are. `ids` are theirs in the module.
 ///
 /// **Errors**: those of the first kernel that fails, by number.
-pub(crate) fn compile_all(plan: &Plan, machine: &Machine, ids: &[FuncId]) -> Result<Vec<Compiled>, CodegenError> {
+pub(crate) fn compile_all(
+    plan: &Plan,
+    machine: &Machine,
+    ids: &[FuncId],
+) -> Result<Vec<Compiled>, CodegenError> {
     let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Result<Compiled, KernelError>>>> = ids.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Result<Compiled, KernelError>>>> =
+        ids.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
         let mut context = Context::new();
         loop {

@@ -74,7 +74,9 @@ pub enum CodegenError {
     #[error("module: {0}")]
     Module(String),
     /// An object file can only hold plans whose sizes are all constants.
-    #[error("an object file needs constant dims, but {what} depends on `{dim}`; give the dim a value when compiling")]
+    #[error(
+        "an object file needs constant dims, but {what} depends on `{dim}`; give the dim a value when compiling"
+    )]
     Symbolic {
         /// What depends on it.
         what: String,

@@ -5,7 +5,9 @@ use crate::error::CodegenError;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use rabot_target::{Arch, Profile};
-use target_lexicon::{Architecture, BinaryFormat, Environment, OperatingSystem, Riscv64Architecture, Triple, Vendor};
+use target_lexicon::{
+    Architecture, BinaryFormat, Environment, OperatingSystem, Riscv64Architecture, Triple, Vendor,
+};
 
 /// Extensions of x86-64 and the switches that Cranelift has for them.
 const X86_FLAGS: [(&str, &str); 18] = [
@@ -50,7 +52,9 @@ pub fn target_isa(profile: &Profile, pic: bool) -> Result<OwnedTargetIsa, Codege
     }
     let mut builder = isa::lookup(triple(profile.arch)).map_err(|e| error(e.to_string()))?;
     let enabled: Vec<&str> = match profile.arch {
-        Arch::X86_64 => X86_FLAGS.iter().filter(|(name, _)| profile.has(name)).map(|(_, flag)| *flag).collect(),
+        Arch::X86_64 => {
+            X86_FLAGS.iter().filter(|(name, _)| profile.has(name)).map(|(_, flag)| *flag).collect()
+        }
         Arch::Riscv64 => RISCV_FLAGS.to_vec(),
         Arch::Aarch64 => Vec::new(),
     };
@@ -95,8 +99,8 @@ mod tests {
             let isa = target_isa(&profile, true).unwrap();
             let flags: Vec<String> = isa.isa_flags().iter().map(|flag| flag.to_string()).collect();
             if profile.arch == Arch::X86_64 {
-                assert_eq!(flags.contains(&"has_fma=true".to_owned()), profile.fma, "{flags:?}");
-                assert_eq!(flags.contains(&"has_avx=true".to_owned()), profile.has("avx"), "{flags:?}");
+                assert_eq!(flags.contains(&"has_fma=1".to_owned()), profile.fma, "{flags:?}");
+                assert_eq!(flags.contains(&"has_avx=1".to_owned()), profile.has("avx"), "{flags:?}");
             }
         }
     }

@@ -168,7 +168,9 @@ fn resolve(
     imported: &mut HashMap<u32, FuncId>,
     machine: &Machine,
 ) -> Result<(), CodegenError> {
-    let ModuleRelocTarget::User { namespace: libm::NAMESPACE, index } = relocation.name else { return Ok(()) };
+    let ModuleRelocTarget::User { namespace: libm::NAMESPACE, index } = relocation.name else {
+        return Ok(());
+    };
     let id = match imported.get(&index) {
         Some(&id) => id,
         None => {

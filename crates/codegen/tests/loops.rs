@@ -79,7 +79,10 @@ fn transpose_slice_and_several_item_dims() {
                 dynamic: vec![],
             };
             let x = load(&mut dag, 0, DType::F32, from);
-            let to = Access { strides: vec![(0, Param(2)), (1, Const(c as i64)), (2, Const(1))], ..Access::default() };
+            let to = Access {
+                strides: vec![(0, Param(2)), (1, Const(c as i64)), (2, Const(1))],
+                ..Access::default()
+            };
             let kernel = |vectorize| LoopKernel {
                 args: vec![arg(DType::F32, false), arg(DType::F32, true)],
                 outer: vec![Const(a as i64), Param(0), Const(c as i64)],
@@ -93,7 +96,8 @@ fn transpose_slice_and_several_item_dims() {
                 let params = [b as i64, (a * width) as i64, (b * c) as i64];
                 run(&kernel(vectorize), &profile, &params, (a * b) as i64, &mut buffers);
                 let mut expected = Vec::new();
-                for (i, j, k) in (0..a).flat_map(|i| (0..b).flat_map(move |j| (0..c).map(move |k| (i, j, k)))) {
+                for (i, j, k) in (0..a).flat_map(|i| (0..b).flat_map(move |j| (0..c).map(move |k| (i, j, k))))
+                {
                     expected.push(data[k * a * width + i * width + 2 * j + 1]);
                 }
                 assert_eq!(typed::<f32>(&buffers[1]), expected);
@@ -154,7 +158,8 @@ fn gathers_check_indices() {
             let mut buffers = vec![bytes(&table), bytes(&[2i64, -1, 0, 5]), vec![0; 16 * n]];
             let kernel = gather(vectorize, n as i64, 6, DType::F32);
             assert_eq!(run(&kernel, &profile, &[], 4, &mut buffers), 0);
-            let expected: Vec<f32> = [2, 5, 0, 5].iter().flat_map(|&r| table[r * n..][..n].to_vec()).collect();
+            let expected: Vec<f32> =
+                [2, 5, 0, 5].iter().flat_map(|&r| table[r * n..][..n].to_vec()).collect();
             assert_eq!(typed::<f32>(&buffers[2]), expected);
             if n > 0 {
                 for bad in [6i64, -7, i64::MIN, i64::MAX] {
@@ -170,13 +175,19 @@ fn gathers_check_indices() {
 fn copies_of_any_dtype() {
     for profile in levels() {
         for (n, vectorize) in SIZES.iter().flat_map(|&n| VECTORIZE.map(|v| (n, v))) {
-            for dtype in [DType::Bool, DType::F8E5M2, DType::I8, DType::F16, DType::U32, DType::F64, DType::I64] {
+            for dtype in
+                [DType::Bool, DType::F8E5M2, DType::I8, DType::F16, DType::U32, DType::F64, DType::I64]
+            {
                 let size = dtype.size_bytes();
                 let table: Vec<u8> = (0..6 * n * size).map(|i| i as u8).collect();
                 let mut buffers = vec![table.clone(), bytes(&[3i64, 1, -6, 2]), vec![0; 4 * n * size]];
                 run(&gather(vectorize, n as i64, 6, dtype), &profile, &[], 4, &mut buffers);
                 let row = |r: usize| table[r * n * size..][..n * size].to_vec();
-                assert_eq!(buffers[2], [row(3), row(1), row(0), row(2)].concat(), "{dtype} {n} {vectorize:?}");
+                assert_eq!(
+                    buffers[2],
+                    [row(3), row(1), row(0), row(2)].concat(),
+                    "{dtype} {n} {vectorize:?}"
+                );
             }
         }
     }
@@ -191,7 +202,12 @@ fn per_lane_indices() {
             let index = load(&mut dag, 1, DType::I32, access(&[(1, 1)]));
             let index = dag.cast(DType::I64, index);
             let index = dag.push(Expr::CheckIndex { index, bound: Param(0) }, DType::I64);
-            let x = load(&mut dag, 0, DType::F32, Access { dynamic: vec![(index, Const(1))], ..Access::default() });
+            let x = load(
+                &mut dag,
+                0,
+                DType::F32,
+                Access { dynamic: vec![(index, Const(1))], ..Access::default() },
+            );
             let position = dag.push(Expr::Index(1), DType::I64);
             let position = dag.cast(DType::F32, position);
             let y = dag.binary(BinaryFn::Add, x, position);
@@ -207,8 +223,11 @@ fn per_lane_indices() {
             let indices: Vec<i32> = (0..n as i32).map(|i| (i * 7) % 20 - 10).collect();
             let mut buffers = vec![bytes(&table), bytes(&indices), vec![0; 4 * n]];
             assert_eq!(run(&kernel, &profile, &[10], 1, &mut buffers), 0);
-            let expected: Vec<f32> =
-                indices.iter().enumerate().map(|(j, &i)| table[i.rem_euclid(10) as usize] + j as f32).collect();
+            let expected: Vec<f32> = indices
+                .iter()
+                .enumerate()
+                .map(|(j, &i)| table[i.rem_euclid(10) as usize] + j as f32)
+                .collect();
             assert_eq!(typed::<f32>(&buffers[2]), expected);
         }
     }
@@ -240,7 +259,10 @@ fn reductions_along_either_dim() {
                 args: [vec![arg(DType::F32, false)], vec![arg(DType::F32, true); 4]].concat(),
                 outer: if by_inner { vec![Const(m as i64)] } else { vec![Const(1), Const(n as i64)] },
                 items: 1,
-                stages: vec![Stage { inner: first_inner, dag, reductions, stores: vec![] }, stage(vec![], last, stores)],
+                stages: vec![
+                    Stage { inner: first_inner, dag, reductions, stores: vec![] },
+                    stage(vec![], last, stores),
+                ],
                 vectorize: if by_inner { Vectorize::Inner } else { Vectorize::Outer },
             };
             let count = if by_inner { m } else { n };
@@ -363,7 +385,12 @@ fn softmax(n: Size) -> LoopKernel {
         outer: vec![Const(3)],
         items: 1,
         stages: vec![
-            Stage { inner: vec![n], dag: first, reductions: vec![reduction(ReduceFn::Max, x)], stores: vec![] },
+            Stage {
+                inner: vec![n],
+                dag: first,
+                reductions: vec![reduction(ReduceFn::Max, x)],
+                stores: vec![],
+            },
             Stage {
                 inner: vec![n],
                 dag: second,
@@ -436,7 +463,8 @@ fn depthwise_convolution_and_pooling() {
                 ],
                 vectorize,
             };
-            let (x, w, b) = (values(channels * height * width, 12), values(9 * channels, 13), values(channels, 14));
+            let (x, w, b) =
+                (values(channels * height * width, 12), values(9 * channels, 13), values(channels, 14));
             let mut results = Vec::new();
             for vectorize in [Vectorize::No, Vectorize::Outer] {
                 let size = channels * rows * n * 4;
@@ -501,7 +529,10 @@ fn halves_are_read_and_written_exactly() {
     converts((DType::F16, DType::F32), &all, |x| f16::from_bits(x).to_f32(), equal);
     converts((DType::BF16, DType::F32), &all, |x| bf16::from_bits(x).to_f32(), equal);
     // Every half, its neighbours in f32, and what lies between two halves.
-    let near = |x: f32| [-0x1001i32, -0x1000, -1, 0, 1, 0x0fff, 0x1000, 0x1001].map(|d| f32::from_bits(x.to_bits().wrapping_add_signed(d)));
+    let near = |x: f32| {
+        [-0x1001i32, -0x1000, -1, 0, 1, 0x0fff, 0x1000, 0x1001]
+            .map(|d| f32::from_bits(x.to_bits().wrapping_add_signed(d)))
+    };
     let floats: Vec<f32> = all.iter().flat_map(|&x| near(f16::from_bits(x).to_f32())).collect();
     let half = |a: u16, b: u16| a == b || (f16::from_bits(a).is_nan() && f16::from_bits(b).is_nan());
     converts((DType::F32, DType::F16), &floats, |x| f16::from_f32(x).to_bits(), half);
@@ -511,7 +542,23 @@ fn halves_are_read_and_written_exactly() {
 
 #[test]
 fn casts_saturate_and_wrap() {
-    let floats = [0.0, -0.5, 0.99, 127.5, 128.0, -129.0, 255.9, 256.0, 3e9, -3e9, 5e9, 1e30, -1e30, f32::NAN, 65_535.7];
+    let floats = [
+        0.0,
+        -0.5,
+        0.99,
+        127.5,
+        128.0,
+        -129.0,
+        255.9,
+        256.0,
+        3e9,
+        -3e9,
+        5e9,
+        1e30,
+        -1e30,
+        f32::NAN,
+        65_535.7,
+    ];
     converts((DType::F32, DType::I8), &floats, |x| x as i8, |a, b| a == b);
     converts((DType::F32, DType::U8), &floats, |x| x as u8, |a, b| a == b);
     converts((DType::F32, DType::I16), &floats, |x| x as i16, |a, b| a == b);
@@ -530,7 +577,12 @@ fn casts_saturate_and_wrap() {
     converts((DType::I32, DType::I64), &ints, |x| x as i64, |a, b| a == b);
     converts((DType::I32, DType::F32), &ints, |x| x as f32, |a, b| a == b);
     converts((DType::I32, DType::Bool), &ints, |x| (x != 0) as u8, |a, b| a == b);
-    converts((DType::U32, DType::F32), &[0u32, 1, u32::MAX, 1 << 31, 16_777_217], |x| x as f32, |a, b| a == b);
+    converts(
+        (DType::U32, DType::F32),
+        &[0u32, 1, u32::MAX, 1 << 31, 16_777_217],
+        |x| x as f32,
+        |a, b| a == b,
+    );
     converts((DType::I64, DType::I32), &[0i64, 1 << 40, -5, i64::MAX], |x| x as i32, |a, b| a == b);
     converts((DType::U8, DType::F32), &(0..=255).collect::<Vec<u8>>(), |x| x as f32, |a, b| a == b);
     converts((DType::I8, DType::F32), &(-128..=127).collect::<Vec<i8>>(), |x| x as f32, |a, b| a == b);
@@ -547,7 +599,8 @@ fn narrow_integers_wrap_and_divide() {
     for profile in levels() {
         for (vectorize, signed) in VECTORIZE.iter().flat_map(|&v| [(v, false), (v, true)]) {
             let dtype = if signed { DType::I8 } else { DType::U8 };
-            let functions = [BinaryFn::Add, BinaryFn::Mul, BinaryFn::Div, BinaryFn::Rem, BinaryFn::Max, BinaryFn::Lt];
+            let functions =
+                [BinaryFn::Add, BinaryFn::Mul, BinaryFn::Div, BinaryFn::Rem, BinaryFn::Max, BinaryFn::Lt];
             for function in functions {
                 let mut dag = Dag::default();
                 let a = load(&mut dag, 0, dtype, access(&[(1, 1)]));
@@ -562,7 +615,8 @@ fn narrow_integers_wrap_and_divide() {
                     stages: vec![stage(inner, dag, vec![store(2, access(&[(1, 1)]), y)])],
                     vectorize,
                 };
-                let operands = |f: fn(&(i64, i64)) -> i64| pairs.iter().map(|p| f(p) as u8).collect::<Vec<u8>>();
+                let operands =
+                    |f: fn(&(i64, i64)) -> i64| pairs.iter().map(|p| f(p) as u8).collect::<Vec<u8>>();
                 let mut buffers = vec![operands(|p| p.0), operands(|p| p.1), vec![0; pairs.len()]];
                 let divides = matches!(function, BinaryFn::Div | BinaryFn::Rem);
                 let status = run(&kernel, &profile, &[], 1, &mut buffers);

@@ -26,7 +26,18 @@ fn evaluate(function: UnaryFn, profile: &Profile, x: &[f32], vectorize: Vectoriz
 /// All exponents, both signs, several mantissas; the edges; and dense samples where functions bend.
 fn samples() -> Vec<f32> {
     let mut x = vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0, -1.0, f32::MAX, f32::MIN];
-    x.extend([88.72283, 88.72284, -87.33655, -103.97, -103.98, -104.5, 89.5, 0.625, 0.927_734_4, 1_048_576.0]);
+    x.extend([
+        88.72283,
+        88.72284,
+        -87.33655,
+        -103.97,
+        -103.98,
+        -104.5,
+        89.5,
+        0.625,
+        0.927_734_4,
+        1_048_576.0,
+    ]);
     for exponent in 0..255u32 {
         for step in 0..64u32 {
             let mantissa = (step.wrapping_mul(0x0002_1357) ^ (exponent << 9)) & 0x007f_ffff;
@@ -68,7 +79,10 @@ fn check(function: UnaryFn, exact: fn(f64) -> f64, bound: f64) {
         let vector = evaluate(function, &profile, &x, Vectorize::Inner);
         let mut worst = (0.0, 0.0f32, 0.0f32);
         for ((&x, &s), &v) in x.iter().zip(&scalar).zip(&vector) {
-            assert!(s.to_bits() == v.to_bits() || (s.is_nan() && v.is_nan()), "{function:?}({x}): {s} and {v}");
+            assert!(
+                s.to_bits() == v.to_bits() || (s.is_nan() && v.is_nan()),
+                "{function:?}({x}): {s} and {v}"
+            );
             let error = ulps(s, exact(x as f64));
             if error > worst.0 {
                 worst = (error, x, s);
@@ -107,7 +121,11 @@ fn tanh() {
 
 #[test]
 fn sigmoid() {
-    check(UnaryFn::Sigmoid, |x| if x < 0.0 { x.exp() / (1.0 + x.exp()) } else { 1.0 / (1.0 + (-x).exp()) }, 2.5);
+    check(
+        UnaryFn::Sigmoid,
+        |x| if x < 0.0 { x.exp() / (1.0 + x.exp()) } else { 1.0 / (1.0 + (-x).exp()) },
+        2.5,
+    );
 }
 
 #[test]

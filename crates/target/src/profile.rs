@@ -201,7 +201,8 @@ impl Profile {
             return Err(TargetError::Arch { profile, arch: self.arch, host });
         }
         let here = host_features();
-        let missing: Vec<String> = self.features.iter().filter(|f| !here.contains(&f.as_str())).cloned().collect();
+        let missing: Vec<String> =
+            self.features.iter().filter(|f| !here.contains(&f.as_str())).cloned().collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -250,7 +251,9 @@ fn host_features() -> Vec<&'static str> {
 fn has_tiles() -> bool {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = text.lines().find(|line| line.starts_with("flags"));
-    flags.is_some_and(|line| ["amx_tile", "amx_int8", "amx_bf16"].iter().all(|f| line.split(' ').any(|w| w == *f)))
+    flags.is_some_and(|line| {
+        ["amx_tile", "amx_int8", "amx_bf16"].iter().all(|f| line.split(' ').any(|w| w == *f))
+    })
 }
 
 /// Extensions of this machine, sorted.
@@ -289,7 +292,8 @@ mod tests {
 
     #[test]
     fn levels_include_each_other() {
-        let levels = ["x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-amx"].map(|n| Profile::by_name(n).unwrap());
+        let levels =
+            ["x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-amx"].map(|n| Profile::by_name(n).unwrap());
         for pair in levels.windows(2) {
             assert!(pair[0].features.iter().all(|f| pair[1].has(f)), "{} in {}", pair[0].name, pair[1].name);
         }

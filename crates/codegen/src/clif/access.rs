@@ -113,6 +113,8 @@ enum Along {
     Nowhere,
     /// Neighbours in memory.
     Contiguous,
+    /// Every other element, for loads of 32 bits: two vectors hold them.
+    EveryOther,
     /// Anything else.
     Apart,
 }
@@ -136,6 +138,7 @@ impl Place<'_> {
         Ok(match stride {
             None | Some(Size::Const(0)) => Along::Nowhere,
             Some(Size::Const(1)) => Along::Contiguous,
+            Some(Size::Const(2)) if self.arg.dtype.size_bytes() == 4 => Along::EveryOther,
             Some(_) => Along::Apart,
         })
     }
@@ -190,6 +193,10 @@ pub(crate) fn load(
         Along::Contiguous if in_lanes(held) => {
             let address = place.address(cx, 0)?;
             Ok(Val::Vector(load_vector(cx, arg.dtype, flags, address)?))
+        }
+        Along::EveryOther => {
+            let address = place.address(cx, 0)?;
+            Ok(Val::Vector(load_every_other(cx, arg.dtype, flags, address)))
         }
         Along::Contiguous | Along::Apart => {
             let mut lanes = Vec::with_capacity(LANES);
@@ -281,6 +288,16 @@ fn load_vector(
     }
 }
 
+/// Elements 0, 2, 4, 6 from the vectors at 0 and at 3, which read nothing behind the last of them.
+fn load_every_other(cx: &mut KernelCx, dtype: DType, flags: MemFlagsData, address: Address) -> Value {
+    let ty = if dtype == DType::F32 { F32X4 } else { I32X4 };
+    let low = load_as(cx, ty, flags, address);
+    let base = cx.builder.ins().iadd_imm_s(address.base, address.offset as i64 + 3 * 4);
+    let high = load_as(cx, ty, flags, Address { base, offset: 0 });
+    let mask = [0, 1, 2, 3, 8, 9, 10, 11, 20, 21, 22, 23, 28, 29, 30, 31];
+    Ops { cx, wide: true }.shuffle_bytes(low, high, mask)
+}
+
 fn widen_low(cx: &mut KernelCx, vector: Value, signed: bool) -> Value {
     let ins = cx.builder.ins();
     if signed { ins.swiden_low(vector) } else { ins.uwiden_low(vector) }
@@ -297,7 +314,10 @@ pub(crate) fn store_value(
 ) -> Result<(), KernelError> {
     let arg = cx.arg(store.arg)?;
     if !arg.written {
-        return Err(KernelError::Inconsistent(format!("argument {} is written, but not declared so", store.arg)));
+        return Err(KernelError::Inconsistent(format!(
+            "argument {} is written, but not declared so",
+            store.arg
+        )));
     }
     let place = Place { arg, access: &store.access, at, memo };
     let held = held_dtype(arg.dtype);
@@ -313,7 +333,7 @@ pub(crate) fn store_value(
             let last = if at.lane.is_some() { LANES - 1 } else { 0 };
             store_lane(cx, &place, from, value, last)
         }
-        Along::Contiguous | Along::Apart => {
+        Along::Contiguous | Along::EveryOther | Along::Apart => {
             (0..LANES).try_for_each(|lane| store_lane(cx, &place, from, value, lane))
         }
     }
@@ -360,13 +380,18 @@ fn store_vector(cx: &mut KernelCx, dtype: DType, vector: Value, address: Address
     let narrow = match dtype.size_bytes() {
         4 => vector,
         2 => {
-            let half = if signed { builder.ins().snarrow(vector, vector) } else { builder.ins().unarrow(vector, vector) };
+            let half = if signed {
+                builder.ins().snarrow(vector, vector)
+            } else {
+                builder.ins().unarrow(vector, vector)
+            };
             let half = builder.ins().bitcast(I64X2, little(), half);
             builder.ins().extractlane(half, 0)
         }
         1 => {
             let half = builder.ins().snarrow(vector, vector);
-            let quarter = if signed { builder.ins().snarrow(half, half) } else { builder.ins().unarrow(half, half) };
+            let quarter =
+                if signed { builder.ins().snarrow(half, half) } else { builder.ins().unarrow(half, half) };
             let quarter = builder.ins().bitcast(I32X4, little(), quarter);
             builder.ins().extractlane(quarter, 0)
         }

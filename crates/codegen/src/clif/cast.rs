@@ -18,7 +18,9 @@ pub fn register_class(dtype: DType) -> Result<Type, KernelError> {
         Bool => cranelift_codegen::ir::types::I8,
         I4 | U4 | I8 | U8 | I16 | U16 | I32 | U32 => cranelift_codegen::ir::types::I32,
         I64 | U64 => cranelift_codegen::ir::types::I64,
-        F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | String => return Err(KernelError::Element(dtype)),
+        F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | String => {
+            return Err(KernelError::Element(dtype));
+        }
     })
 }
 

@@ -145,7 +145,9 @@ pub fn eval(
         if needed[id] {
             for operand in operands(&dag[id].expr) {
                 if operand >= id {
-                    return Err(KernelError::Inconsistent(format!("node {id} uses node {operand}, which follows it")));
+                    return Err(KernelError::Inconsistent(format!(
+                        "node {id} uses node {operand}, which follows it"
+                    )));
                 }
                 needed[operand] |= memo.get(operand).is_none();
             }
@@ -339,8 +341,11 @@ impl Node<'_, '_> {
         if self.lane_by_lane(&ids) {
             let mut lanes = Vec::with_capacity(LANES);
             for lane in 0..LANES {
-                let scalars: Vec<Value> =
-                    ids.iter().zip(&values).map(|(&id, &v)| to_lane(self.cx, self.dag.dtype(id), v, lane)).collect();
+                let scalars: Vec<Value> = ids
+                    .iter()
+                    .zip(&values)
+                    .map(|(&id, &v)| to_lane(self.cx, self.dag.dtype(id), v, lane))
+                    .collect();
                 lanes.push(self.apply(false, &scalars)?);
             }
             return Ok(Val::Lanes(std::array::from_fn(|lane| lanes[lane])));
@@ -636,7 +641,13 @@ fn binary_bool(o: &mut Ops, function: BinaryFn, a: Value, b: Value) -> Result<Va
     })
 }
 
-fn binary_int(o: &mut Ops, function: BinaryFn, dtype: DType, a: Value, b: Value) -> Result<Value, KernelError> {
+fn binary_int(
+    o: &mut Ops,
+    function: BinaryFn,
+    dtype: DType,
+    a: Value,
+    b: Value,
+) -> Result<Value, KernelError> {
     let signed = dtype.is_signed_int();
     let (less, at_most) = match signed {
         true => (IntCC::SignedLessThan, IntCC::SignedLessThanOrEqual),
@@ -691,7 +702,7 @@ fn divide(o: &mut Ops, quotient: bool, signed: bool, a: Value, b: Value) -> Valu
 fn is_zero_constant(o: &Ops, value: Value) -> bool {
     use cranelift_codegen::ir::InstructionData;
     let dfg = &o.cx.builder.func.dfg;
-    dfg.value_def(value)
-        .inst()
-        .is_some_and(|inst| matches!(dfg.insts[inst], InstructionData::UnaryImm { imm, .. } if imm.bits() == 0))
+    dfg.value_def(value).inst().is_some_and(
+        |inst| matches!(dfg.insts[inst], InstructionData::UnaryImm { imm, .. } if imm.bits() == 0),
+    )
 }

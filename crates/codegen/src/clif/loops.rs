@@ -103,7 +103,8 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
                 e.outer(Point { coords: vec![coord], ..Point::default() })
             });
         }
-        let extents: Vec<Value> = kernel.outer[..kernel.items].iter().map(|&size| self.cx.size(size)).collect();
+        let extents: Vec<Value> =
+            kernel.outer[..kernel.items].iter().map(|&size| self.cx.size(size)).collect();
         let digits: Vec<Variable> = extents.iter().map(|_| self.cx.builder.declare_var(I64)).collect();
         let (start, exit) = (self.cx.builder.create_block(), self.cx.builder.create_block());
         let any = self.cx.builder.ins().icmp(IntCC::SignedLessThan, begin, end);
@@ -183,7 +184,13 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
             None => (1, 1),
         };
         let mut from = Bound::Const(0);
-        let widths = if lanes == 1 { &[][..] } else if unroll == 1 { &[1][..] } else { &[unroll, 1][..] };
+        let widths = if lanes == 1 {
+            &[][..]
+        } else if unroll == 1 {
+            &[1][..]
+        } else {
+            &[unroll, 1][..]
+        };
         for &unroll in widths {
             let step = (lanes * unroll) as i64;
             let to = extent.round_down(self.cx, step);

@@ -169,10 +169,8 @@ pub fn tanh(o: &mut Ops, x: Value) -> Value {
     let quotient = o.div(two, denominator);
     let large = o.sub(one, quotient);
     let z = o.mul(x, x);
-    let p = o.polynomial(
-        z,
-        &[-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1],
-    );
+    let p =
+        o.polynomial(z, &[-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1]);
     let p = o.mul(p, z);
     let small = o.mul_add(p, x, x);
     let limit = o.f32(0.625);

@@ -57,7 +57,11 @@ impl<'f> Ops<'_, 'f> {
 
     /// A constant of 32 bits.
     pub fn i32(&mut self, value: i32) -> Value {
-        if self.wide { self.splat_bits(value as u32, I32X4) } else { self.ins().iconst(I32, value as u32 as i64) }
+        if self.wide {
+            self.splat_bits(value as u32, I32X4)
+        } else {
+            self.ins().iconst(I32, value as u32 as i64)
+        }
     }
 
     fn splat_bits(&mut self, bits: u32, ty: Type) -> Value {
@@ -316,7 +320,8 @@ impl<'f> Ops<'_, 'f> {
         self.shuffle_bytes(low, high, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23])
     }
 
-    fn shuffle_bytes(&mut self, a: Value, b: Value, mask: [u8; 16]) -> Value {
+    /// The bytes that `mask` numbers: 0 to 15 of `a`, 16 to 31 of `b`.
+    pub(crate) fn shuffle_bytes(&mut self, a: Value, b: Value, mask: [u8; 16]) -> Value {
         use cranelift_codegen::ir::types::I8X16;
         let ty = self.type_of(a);
         let mask = self.cx.builder.func.dfg.immediates.push(ConstantData::from(mask.as_slice()));

@@ -2,8 +2,10 @@
 
 use crate::clif::access::{copy_scalar, copy_vector};
 use crate::clif::context::LANES;
-use crate::clif::expr::{CoordValue, Memo, Point, Val, combine, eval, in_lanes, operands, store, to_lane, to_vector};
 use crate::clif::expr::value_of;
+use crate::clif::expr::{
+    CoordValue, Memo, Point, Val, combine, eval, in_lanes, operands, store, to_lane, to_vector,
+};
 use crate::clif::loops::{Bound, LoopEmitter, with_coord};
 use crate::clif::ops::Ops;
 use crate::clif::reduce;
@@ -87,11 +89,14 @@ fn dependences(stage: &Stage) -> Vec<u64> {
     for node in stage.dag.nodes() {
         let own = match &node.expr {
             Expr::Index(coord) => 1 << (coord & 63),
-            Expr::Load { access, .. } => access.strides.iter().fold(0, |set, (coord, _)| set | 1 << (coord & 63)),
+            Expr::Load { access, .. } => {
+                access.strides.iter().fold(0, |set, (coord, _)| set | 1 << (coord & 63))
+            }
             Expr::Reduced(_) => REDUCED,
             _ => 0,
         };
-        let all = operands(&node.expr).iter().fold(own, |set, &id| set | depends.get(id).copied().unwrap_or(0));
+        let all =
+            operands(&node.expr).iter().fold(own, |set, &id| set | depends.get(id).copied().unwrap_or(0));
         depends.push(all);
     }
     depends
@@ -129,7 +134,8 @@ fn vectorizable(kernel: &LoopKernel, stage: &Stage, lane: Coord) -> bool {
     let fits = stage.reductions.iter().all(|r| node_in_lanes(stage, r.value))
         && stage.stores.iter().all(|s| held(s.arg) && node_in_lanes(stage, s.value));
     let contiguous = |access: &Access| access.strides.contains(&(lane, Size::Const(1)));
-    let loads = stage.dag.nodes().iter().any(|n| matches!(&n.expr, Expr::Load { access, .. } if contiguous(access)));
+    let loads =
+        stage.dag.nodes().iter().any(|n| matches!(&n.expr, Expr::Load { access, .. } if contiguous(access)));
     fits && (loads || !stage.reductions.is_empty() || stage.stores.iter().any(|s| contiguous(&s.access)))
 }
 
@@ -209,7 +215,8 @@ impl LoopEmitter<'_, '_> {
         let stage = &self.kernel.stages[index];
         let mut list = Vec::with_capacity(stage.reductions.len());
         for reduction in &stage.reductions {
-            let start = reduce::identity(self.cx, wide, reduction.function, reduce::dtype(stage, reduction)?)?;
+            let start =
+                reduce::identity(self.cx, wide, reduction.function, reduce::dtype(stage, reduction)?)?;
             let ty = self.cx.builder.func.dfg.value_type(start);
             let variable = self.cx.builder.declare_var(ty);
             self.cx.builder.def_var(variable, start);
@@ -238,7 +245,8 @@ impl LoopEmitter<'_, '_> {
             let points = points.iter().map(|p| with_coord(p, value.clone())).collect();
             e.inner(index, points, memos.clone(), sums)
         };
-        let small = window(inner).is_some_and(|n| n as usize * points.len() * self.stages[index].cost <= 1024);
+        let small =
+            window(inner).is_some_and(|n| n as usize * points.len() * self.stages[index].cost <= 1024);
         if let (true, Size::Const(extent)) = (small, extent) {
             return (0..extent).try_for_each(|i| step(self, CoordValue::constant(i)));
         }
@@ -247,7 +255,12 @@ impl LoopEmitter<'_, '_> {
     }
 
     /// A stage on vectors along its last inner dim.
-    fn stage_by_inner(&mut self, index: usize, point: &Point, memo: Memo) -> Result<Vec<Vec<Val>>, KernelError> {
+    fn stage_by_inner(
+        &mut self,
+        index: usize,
+        point: &Point,
+        memo: Memo,
+    ) -> Result<Vec<Vec<Val>>, KernelError> {
         let unroll = self.stages[index].inner_unroll();
         let mut flights = Vec::with_capacity(unroll);
         for _ in 0..unroll {
@@ -260,7 +273,8 @@ impl LoopEmitter<'_, '_> {
         for (i, reduction) in stage.reductions.iter().enumerate() {
             let dtype = reduce::dtype(stage, reduction)?;
             let function = reduce::function(reduction.function);
-            let vectors: Vec<Value> = sums.flights.iter().map(|list| self.cx.builder.use_var(list[i])).collect();
+            let vectors: Vec<Value> =
+                sums.flights.iter().map(|list| self.cx.builder.use_var(list[i])).collect();
             let vector = self.pairwise(true, function, dtype, vectors)?;
             let lanes = (0..LANES).map(|lane| to_lane(self.cx, dtype, Val::Vector(vector), lane)).collect();
             let total = self.pairwise(false, function, dtype, lanes)?;
@@ -292,7 +306,13 @@ impl LoopEmitter<'_, '_> {
     }
 
     /// The inner dims but the last as loops, the last as vectors.
-    fn rows(&mut self, index: usize, point: &Point, mut memo: Memo, sums: &Accumulators) -> Result<(), KernelError> {
+    fn rows(
+        &mut self,
+        index: usize,
+        point: &Point,
+        mut memo: Memo,
+        sums: &Accumulators,
+    ) -> Result<(), KernelError> {
         self.hoist(index, point, &mut memo, true)?;
         let coord = point.coords.len();
         let dim = coord - self.kernel.outer.len();
@@ -368,7 +388,11 @@ impl LoopEmitter<'_, '_> {
             eval(e.cx, &stage.dag, point, memo, &[id])?;
             let value = value_of(memo, id)?;
             let dtype = stage.dag.dtype(id);
-            Ok::<_, KernelError>(if wide { to_vector(e.cx, dtype, value) } else { to_lane(e.cx, dtype, value, 0) })
+            Ok::<_, KernelError>(if wide {
+                to_vector(e.cx, dtype, value)
+            } else {
+                to_lane(e.cx, dtype, value, 0)
+            })
         };
         let new = match (reduction.function, &stage.dag[reduction.value].expr) {
             (ReduceFn::Sum, &Expr::Binary(BinaryFn::Mul, a, b)) if is_float => {
@@ -425,12 +449,15 @@ impl LoopEmitter<'_, '_> {
     fn copy(&mut self, stage: &Stage, point: &Point, memo: &mut Memo) -> Result<(), KernelError> {
         for s in &stage.stores {
             let Expr::Load { arg, access } = &stage.dag[s.value].expr else { continue };
-            let indices: Vec<ExprId> = access.dynamic.iter().chain(&s.access.dynamic).map(|(id, _)| *id).collect();
+            let indices: Vec<ExprId> =
+                access.dynamic.iter().chain(&s.access.dynamic).map(|(id, _)| *id).collect();
             eval(self.cx, &stage.dag, point, memo, &indices)?;
             let neighbours = point.lane.is_some_and(|lane| self.copy_lanes(lane).is_some());
             match point.lane {
                 None => copy_scalar(self.cx, point, memo, (*arg, access), (s.arg, &s.access))?,
-                Some(_) if neighbours => copy_vector(self.cx, point, memo, (*arg, access), (s.arg, &s.access))?,
+                Some(_) if neighbours => {
+                    copy_vector(self.cx, point, memo, (*arg, access), (s.arg, &s.access))?
+                }
                 Some(_) => {
                     eval(self.cx, &stage.dag, point, memo, &[s.value])?;
                     store(self.cx, &stage.dag, point, memo, s)?;

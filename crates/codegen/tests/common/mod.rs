@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use rabot_codegen::{CodegenError, compile_jit};
-use rabot_kernel::{Access, Arg, Dag, Expr, ExprId, KernelDesc, LoopKernel, Plan, Size, Stage, Store, Vectorize};
+use rabot_codegen::{CodegenError, asm_text, compile_jit};
+use rabot_kernel::{
+    Access, Arg, Dag, Expr, ExprId, KernelDesc, LoopKernel, Plan, Size, Stage, Store, Vectorize,
+};
 use rabot_target::Profile;
 use rabot_tensor::DType;
 
@@ -38,7 +40,13 @@ pub fn plan(kernel: KernelDesc) -> Plan {
 }
 
 /// Runs a kernel in pieces of one to three items, and all at once; both must agree. Returns the status.
-pub fn run(kernel: &LoopKernel, profile: &Profile, params: &[i64], items: i64, buffers: &mut [Vec<u8>]) -> i64 {
+pub fn run(
+    kernel: &LoopKernel,
+    profile: &Profile,
+    params: &[i64],
+    items: i64,
+    buffers: &mut [Vec<u8>],
+) -> i64 {
     try_run(kernel, profile, params, items, buffers).unwrap()
 }
 
@@ -49,7 +57,14 @@ pub fn try_run(
     items: i64,
     buffers: &mut [Vec<u8>],
 ) -> Result<i64, CodegenError> {
-    let program = compile_jit(&plan(KernelDesc::Loop(kernel.clone())), profile)?;
+    let plan = plan(KernelDesc::Loop(kernel.clone()));
+    let program = compile_jit(&plan, profile)?;
+    if *profile == levels()[0] {
+        // Once for each kernel: other machines have code for it, too.
+        for name in ["aarch64", "riscv64"] {
+            asm_text(&plan, 0, &Profile::by_name(name).unwrap())?;
+        }
+    }
     let function = program.kernel(0).unwrap();
     assert_eq!(buffers.len(), kernel.args.len());
     // Guard bytes behind each buffer catch writes past its end.
@@ -92,7 +107,11 @@ pub fn arg(dtype: DType, written: bool) -> Arg {
 }
 
 pub fn access(strides: &[(usize, i64)]) -> Access {
-    Access { offset: None, strides: strides.iter().map(|&(c, s)| (c, Size::Const(s))).collect(), dynamic: vec![] }
+    Access {
+        offset: None,
+        strides: strides.iter().map(|&(c, s)| (c, Size::Const(s))).collect(),
+        dynamic: vec![],
+    }
 }
 
 pub fn load(dag: &mut Dag, arg: usize, dtype: DType, access: Access) -> ExprId {
