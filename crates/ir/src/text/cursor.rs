@@ -313,8 +313,10 @@ impl<'a> Cursor<'a> {
     pub(super) fn tensor(&mut self, ty: &ValueType, literal: Literal<'a>, start: usize) -> Result<Tensor> {
         let symbolic = || ParseErrorKind::SymbolicConstant(ty.to_string());
         let shape = ty.static_shape().ok_or_else(|| self.error(start, symbolic()))?;
-        let (dtype, limit) = (ty.dtype, self.limit("elements in a constant", MAX_GENERATED));
-        let len = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1))).ok_or(limit)?;
+        let dtype = ty.dtype;
+        let len = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
+        let limit = ParseErrorKind::Limit { what: "elements in a constant", limit: usize::MAX };
+        let len = len.ok_or_else(|| self.error(start, limit))?;
         let len = if shape.contains(&0) { 0 } else { len };
         match literal {
             Literal::List(elements) => {
@@ -326,7 +328,7 @@ impl<'a> Cursor<'a> {
                 self.encode(dtype, &shape, elements)
             }
             Literal::Splat(scalar, at) => {
-                self.count_generated(len)?;
+                self.count_generated(len, start)?;
                 if let (Scalar::Text(text), DType::String) = (&scalar, dtype) {
                     return Ok(Tensor::from_strings(&shape, vec![text.clone(); len]));
                 }
@@ -334,7 +336,7 @@ impl<'a> Cursor<'a> {
                 Ok(Tensor::from_raw(dtype, &shape, element.repeat(len)))
             }
             Literal::Rand { seed, lo, hi } => {
-                self.count_generated(len)?;
+                self.count_generated(len, start)?;
                 random_tensor(dtype, &shape, seed, lo, hi)
                     .map_err(|reason| self.error(start, ParseErrorKind::Rand(reason)))
             }
@@ -342,10 +344,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn count_generated(&mut self, len: usize) -> Result<()> {
+    fn count_generated(&mut self, len: usize, start: usize) -> Result<()> {
         self.generated = self.generated.saturating_add(len);
         if self.generated > MAX_GENERATED {
-            return Err(self.limit("elements made by splat and rand", MAX_GENERATED));
+            let (what, limit) = ("elements made by splat and rand", MAX_GENERATED);
+            return Err(self.error(start, ParseErrorKind::Limit { what, limit }));
         }
         Ok(())
     }

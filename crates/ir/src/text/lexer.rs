@@ -39,13 +39,15 @@ impl Token<'_> {
 pub(super) struct Lexer<'a> {
     text: &'a str,
     at: usize,
+    /// Where the last token ended.
+    end: usize,
     /// A byte offset and its line: where the last count of newlines ended.
     counted: (usize, usize),
 }
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Lexer { text, at: 0, counted: (0, 1) }
+        Lexer { text, at: 0, end: 0, counted: (0, 1) }
     }
 
     /// An error at a byte offset.
@@ -64,11 +66,11 @@ impl<'a> Lexer<'a> {
         self.counted.1
     }
 
-    /// The next token and the byte offset where it starts.
+    /// The next token and the byte offset where it starts. The end of the text is right behind the last token.
     pub(super) fn next(&mut self) -> Result<(Token<'a>, usize), ParseError> {
         self.skip_blank();
         let start = self.at;
-        let Some(first) = self.peek() else { return Ok((Token::End, start)) };
+        let Some(first) = self.peek() else { return Ok((Token::End, self.end)) };
         let token = match first {
             'a'..='z' | 'A'..='Z' | '_' => Token::Word(self.take_while(is_word)),
             '0'..='9' => Token::Number(self.number()),
@@ -86,6 +88,7 @@ impl<'a> Lexer<'a> {
             }
             other => return Err(self.error(start, ParseErrorKind::BadCharacter(other))),
         };
+        self.end = self.at;
         Ok((token, start))
     }
 
