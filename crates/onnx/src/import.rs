@@ -22,6 +22,9 @@ use std::path::Path;
 /// The newest version of ONNX's own operator set that the importer knows.
 pub const NEWEST_OPSET: i64 = 28;
 
+/// The newest version of the file format that the importer knows.
+pub const NEWEST_IR_VERSION: i64 = 14;
+
 /// A model as rabot holds it, and what its file says of it.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -72,7 +75,7 @@ pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, limits: &Limits) -> R
         attrs: HashMap::new(),
         prefix: String::new(),
     };
-    importer.check_opset(&env, &proto);
+    importer.check_versions(&env, &proto);
     let graph = importer.graph(graph_proto, &env, Vec::new())?;
     if !importer.unsupported.is_empty() {
         return Err(ImportError::Unsupported(UnsupportedNodes(importer.unsupported)));
@@ -191,17 +194,17 @@ impl<'a> Importer<'a> {
         }
     }
 
-    fn check_opset(&mut self, env: &Env<'a>, proto: &ModelProto) {
-        let version = env.opsets.get("").copied().unwrap_or(0);
-        if version > NEWEST_OPSET {
-            self.unsupported.push(UnsupportedNode {
-                node: proto.graph.as_ref().map_or_else(String::new, |g| g.name.clone()),
-                op: "Model".to_owned(),
-                domain: String::new(),
-                opset: version,
-                reason: format!("operator sets newer than {NEWEST_OPSET} are not known"),
-                hint: Some(format!("export the model for opset {NEWEST_OPSET} or older")),
-            });
+    fn check_versions(&mut self, env: &Env<'a>, proto: &ModelProto) {
+        let opset = env.opsets.get("").copied().unwrap_or(0);
+        let name = proto.graph.as_ref().map_or("", |graph| graph.name.as_str());
+        if opset > NEWEST_OPSET {
+            let reason = format!("operator sets newer than {NEWEST_OPSET} are not known");
+            self.refuse("Model", name, env, reason);
+        }
+        if proto.ir_version > NEWEST_IR_VERSION {
+            let version = proto.ir_version;
+            let reason = format!("its IR version is {version}; none newer than {NEWEST_IR_VERSION} is known");
+            self.refuse("Model", name, env, reason);
         }
     }
 
@@ -246,7 +249,13 @@ impl<'a> Importer<'a> {
         let outputs = proto.output.iter().map(|output| output.name.as_str());
         self.body(&mut graph, &mut body, &proto.node, outputs, env)?;
         let mut complete = true;
+        let mut given = HashSet::new();
         for output in &proto.output {
+            if !given.insert(output.name.as_str()) {
+                let (first, second) =
+                    (format!("graph `{}`, as an output", proto.name), "it, again".to_owned());
+                return Err(ImportError::Duplicate { name: output.name.clone(), first, second });
+            }
             match body.values.get(output.name.as_str()) {
                 Some(Known::Value(value)) => graph.add_output(&output.name, *value),
                 Some(Known::Poisoned) => complete = false,
@@ -292,7 +301,7 @@ impl<'a> Importer<'a> {
     }
 
     /// Dtype and dims of an input. **Errors**: in words, what rabot does not support.
-    fn input_fact(&self, input: &ValueInfoProto) -> Result<Fact, String> {
+    fn input_fact(&mut self, input: &ValueInfoProto) -> Result<Fact, String> {
         let value = input.r#type.as_ref().and_then(|ty| ty.value.as_ref());
         let tensor = match value {
             Some(TypeValue::TensorType(tensor)) => tensor,
@@ -305,6 +314,14 @@ impl<'a> Importer<'a> {
         };
         let dtype = dtype::from_code(tensor.elem_type).map_err(|problem| problem.to_string())?;
         let dims = input_dims(&input.name, tensor).ok_or("the number of dims is not given")?;
+        for symbol in dims.iter().filter_map(Dim::as_symbol) {
+            // Inference calls the dims that node `a` makes up `a.0`, `a.1`: no node may be called so that they meet.
+            if let Some((base, index)) = symbol.rsplit_once('.')
+                && index.bytes().all(|byte| byte.is_ascii_digit())
+            {
+                self.names.reserve(base);
+            }
+        }
         match dims.len() <= self.limits.rank {
             true => Ok(Fact::of_type(dtype, dims)),
             false => Err(TensorProblem::Rank { rank: dims.len(), limit: self.limits.rank }.to_string()),

@@ -1,6 +1,16 @@
 //! Reads ONNX files into rabot's IR.
 //!
 //! This crate knows nothing of passes or kernels. Everything in a file is untrusted.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), rabot_onnx::ImportError> {
+//! let model = rabot_onnx::import_file("model.onnx".as_ref(), &rabot_onnx::Limits::default())?;
+//! for output in model.graph.outputs() {
+//!     println!("{}: {}", output.name, model.graph.fact(output.value).ty);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -22,5 +32,5 @@ pub use error::{
     AttributeProblem, ExternalProblem, ImportError, TensorProblem, UnsupportedNode, UnsupportedNodes,
     WireProblem,
 };
-pub use import::{Model, NEWEST_OPSET, import_bytes, import_file};
+pub use import::{Model, NEWEST_IR_VERSION, NEWEST_OPSET, import_bytes, import_file};
 pub use limits::Limits;

@@ -87,6 +87,10 @@ fn errors_name_the_node_and_the_value() {
     assert_eq!(message(&ModelProto::default()), "the file holds no graph: it is empty or no ONNX model");
     let newer = single(99, &x(), relu("x", "y"));
     assert!(message(&newer).contains("newer than"), "{}", message(&newer));
+    let newer = ModelProto { ir_version: 15, ..single(17, &x(), relu("x", "y")) };
+    assert!(message(&newer).contains("IR version is 15"), "{}", message(&newer));
+    let error = of(&[relu("x", "y")], &["y", "y"]);
+    assert!(error.starts_with("value `y` is defined twice"), "{error}");
 }
 
 #[test]
@@ -204,6 +208,40 @@ fn branches_nest() {
     let x = Tensor::from_f64s(rabot_tensor::DType::F32, &[2], &[1.0, 3.0]);
     let inputs = [("x".to_owned(), x), ("c".to_owned(), Tensor::from_bools(&[], &[true]))];
     assert_eq!(run_with(&proto, inputs.into_iter()).to_f64s(), [-2.0, -6.0]);
+}
+
+#[test]
+fn what_branches_do_not_support_is_listed_too() {
+    let branch = |op: &str| graph(&[], &[node(op, &["x"], &["r"])], &["r"]);
+    let both = with(node("If", &["c"], &["y"]), graph_attr("then_branch", branch("Frobnicate")));
+    let both = with(both, graph_attr("else_branch", branch("Twiddle")));
+    let inputs = [value("x", FLOAT, "2"), value("c", BOOL, "")];
+    let refused = refused(&model(17, graph(&inputs, &[both], &["y"])));
+    assert_eq!(refused.iter().map(|node| node.op.as_str()).collect::<Vec<_>>(), ["Frobnicate", "Twiddle"]);
+}
+
+#[test]
+fn graphs_nest_as_deep_as_messages_can() {
+    let shallow = || graph(&[], &[node("Neg", &["x"], &["r"])], &["r"]);
+    let mut inner = shallow();
+    for _ in 0..30 {
+        let both = with(node("If", &["c"], &["r"]), graph_attr("then_branch", inner));
+        inner = graph(&[], &[with(both, graph_attr("else_branch", shallow()))], &["r"]);
+    }
+    inner.input = vec![value("x", FLOAT, "2"), value("c", BOOL, "")];
+    assert!(import(&model(17, inner)).is_ok());
+}
+
+#[test]
+fn made_up_dims_do_not_meet_given_ones() {
+    // The result of `Range` has a dim that only running tells, named after the node.
+    let range = node("Range", &["i", "j", "k"], &["y"]);
+    let inputs = ["i", "j", "k"].map(|name| value(name, INT64, ""));
+    let given = value("x", FLOAT, "n_y.0");
+    let nodes = [range, node("Relu", &["x"], &["z"])];
+    let proto = model(17, graph(&[&inputs[..], &[given]].concat(), &nodes, &["y", "z"]));
+    let facts = import(&proto).unwrap().graph.output_facts();
+    assert_ne!(facts[0].shape(), facts[1].shape());
 }
 
 fn function(name: &str, nodes: &[NodeProto]) -> FunctionProto {
