@@ -153,7 +153,7 @@ impl Lowering<'_, '_, '_> {
 
     /// The weights of a convolution in panels of pairs of i16, group after group.
     fn pack_filters(&mut self, conv: &Convolution, weights: &Tensor, zeros: &[i32]) -> Option<PackedWeights> {
-        let (rows, k, mr) = (conv.rows(), conv.terms(), self.micro_tile().mr);
+        let (rows, k, mr) = (conv.rows(), conv.terms(), self.tile_for_rows(conv.rows()).mr);
         let mut bytes = Vec::new();
         for group in 0..conv.group {
             let source = PackSource {
