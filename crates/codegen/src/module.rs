@@ -20,7 +20,7 @@ use std::sync::Arc;
 ///
 /// - `args` points to one pointer per argument of the kernel, `params` to its parameters.
 /// - Each argument points to a buffer that holds all elements that the kernel's accesses reach for these parameters,
-///   and at least one element; those that are written are not touched by others meanwhile.
+///   and at least one element; those that are written overlap no other and are not touched by others meanwhile.
 /// - `scratch` points to the bytes of scratch memory that the call asks for, aligned to 64.
 /// - `status` points to a word that becomes [`crate::clif::expr::STATUS_INDEX`] or
 ///   [`crate::clif::expr::STATUS_DIVISION`] if data are at fault, and is left alone otherwise.

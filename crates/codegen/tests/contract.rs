@@ -3,14 +3,19 @@
 mod common;
 mod contraction;
 
-use common::{access, arg, bytes, levels, load, store, typed, values};
-use contraction::{items, run};
+use common::{access, arg, bytes, load, store, typed, values};
+use contraction::{items, run, scalar};
 use rabot_kernel::{
     Access, Arg, BinaryFn, ContractKernel, Dag, Expr, ExprId, Operand, PackSource, Size, Tile, UnaryFn,
     pack_f32, pack_i16,
 };
 use rabot_target::Profile;
 use rabot_tensor::DType;
+
+/// Every level of this machine, and none.
+fn levels() -> Vec<Profile> {
+    common::levels().into_iter().chain([scalar()]).collect()
+}
 
 /// How an operand lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -58,8 +58,7 @@ pub struct KernelCx<'f> {
     pub scratch: Value,
     /// Pointer to the status word.
     pub status: Value,
-    /// Loads of arguments that are not written may move. Off while a stage with several stores is emitted: one of
-    /// them may overwrite, in place, an element that another still needs.
+    /// Loads of arguments that are not written may move; arguments do not overlap.
     pub movable_loads: bool,
     libm: HashMap<usize, FuncRef>,
 }

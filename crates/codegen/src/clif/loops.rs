@@ -2,7 +2,7 @@
 //!
 //! Work items are decoded once, at the first; then coordinates count up like an odometer. The dims that are no items
 //! are nested loops. Where the last outer dim is vectorized, it is done by vectors times an unroll factor, then by
-//! single vectors, then by scalars; all three give the same bits for an element.
+//! single vectors, then by what is left; all give the same bits for an element.
 
 use crate::clif::access::ByteStride;
 use crate::clif::context::{KernelCx, LANES};
@@ -63,6 +63,19 @@ impl Bound {
 
 /// What is done at a coordinate of a loop.
 pub(crate) type Body<'b, E> = &'b mut dyn FnMut(&mut E, CoordValue) -> Result<(), KernelError>;
+
+/// A loop on vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Lanes {
+    /// Its coordinate.
+    pub(crate) coord: Coord,
+    /// Elements of a vector; 1 for none.
+    pub(crate) lanes: usize,
+    /// Vectors at a time.
+    pub(crate) unroll: usize,
+    /// Points may be done twice.
+    pub(crate) again: bool,
+}
 
 pub(crate) struct LoopEmitter<'a, 'f> {
     pub(crate) cx: &'a mut KernelCx<'f>,
@@ -183,36 +196,78 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
             None if self.stages.iter().all(|s| s.by_outer) => (LANES, self.outer_unroll()),
             None => (1, 1),
         };
-        let mut from = Bound::Const(0);
-        let widths = if lanes == 1 {
-            &[][..]
-        } else if unroll == 1 {
-            &[1][..]
-        } else {
-            &[unroll, 1][..]
-        };
-        for &unroll in widths {
-            let step = (lanes * unroll) as i64;
-            let to = extent.round_down(self.cx, step);
-            self.for_range(from, to, step, dim, &mut |e, coord| {
-                let points: Vec<Point> = (0..unroll)
-                    .map(|u| Point { lane: Some(dim), ..with_coord(&point, coord.plus((u * lanes) as i64)) })
-                    .collect();
-                let memos = points.iter().map(|_| memos.clone()).collect();
-                e.stages(points, memos)
-            })?;
-            from = to;
-        }
-        self.for_range(from, extent, 1, dim, &mut |e, coord| {
-            e.stages(vec![with_coord(&point, coord)], vec![memos.clone()])
+        let again = self.repeatable(&self.kernel.stages);
+        self.lane_loop(extent, Lanes { coord: dim, lanes, unroll, again }, &mut |e, coord, unroll| {
+            let (lane, count) = match unroll {
+                Some(count) => (Some(dim), count),
+                None => (None, 1),
+            };
+            let points: Vec<Point> = (0..count)
+                .map(|u| Point { lane, ..with_coord(&point, coord.plus((u * lanes) as i64)) })
+                .collect();
+            e.stages(points, vec![memos.clone(); count])
         })
+    }
+
+    /// A loop on vectors: `unroll` of them at a time, then one at a time, then what is left. `body` gets the first
+    /// coordinate and the number of vectors; no number means a scalar.
+    ///
+    /// If points may be done twice, what is left is done by the vector that ends at the end.
+    pub(crate) fn lane_loop(
+        &mut self,
+        extent: Bound,
+        shape: Lanes,
+        body: &mut dyn FnMut(&mut Self, CoordValue, Option<usize>) -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        let Lanes { coord, lanes, unroll, again } = shape;
+        let mut from = Bound::Const(0);
+        if lanes > 1 {
+            let unrolls = [unroll, 1];
+            for &unroll in if unroll == 1 { &unrolls[1..] } else { &unrolls[..] } {
+                let step = (lanes * unroll) as i64;
+                let to = extent.round_down(self.cx, step);
+                self.for_range(from, to, step, coord, &mut |e, value| body(e, value, Some(unroll)))?;
+                from = to;
+            }
+        }
+        let lanes = lanes as i64;
+        if lanes == 1 || !again {
+            return self.for_range(from, extent, 1, coord, &mut |e, value| body(e, value, None));
+        }
+        match extent {
+            Bound::Const(n) if n < lanes => {
+                self.for_range(from, extent, 1, coord, &mut |e, value| body(e, value, None))
+            }
+            Bound::Const(n) if n % lanes == 0 => Ok(()),
+            Bound::Const(n) => body(self, CoordValue::constant(n - lanes), Some(1)),
+            Bound::Value(n) => {
+                let blocks: [_; 4] = std::array::from_fn(|_| self.cx.builder.create_block());
+                let [left, last, few, next] = blocks;
+                let first = from.value(self.cx);
+                let any = self.cx.builder.ins().icmp(IntCC::SignedLessThan, first, n);
+                self.cx.builder.ins().brif(any, left, &[], next, &[]);
+                self.enter(left);
+                let width = self.cx.builder.ins().iconst(I64, lanes);
+                let start = self.cx.builder.ins().isub(n, width);
+                let enough = self.cx.builder.ins().icmp(IntCC::SignedGreaterThanOrEqual, n, width);
+                self.cx.builder.ins().brif(enough, last, &[], few, &[]);
+                self.enter(last);
+                body(self, CoordValue::variable(start), Some(1))?;
+                self.cx.builder.ins().jump(next, &[]);
+                self.enter(few);
+                self.for_range(Bound::Const(0), extent, 1, coord, &mut |e, value| body(e, value, None))?;
+                self.cx.builder.ins().jump(next, &[]);
+                self.enter(next);
+                Ok(())
+            }
+        }
     }
 
     fn outer_unroll(&self) -> usize {
         let cost: usize = self.stages.iter().map(|s| s.cost * s.window.max(1)).sum();
         match cost {
-            0..=64 => 4,
-            65..=160 => 2,
+            0..=128 => 4,
+            129..=256 => 2,
             _ => 1,
         }
     }

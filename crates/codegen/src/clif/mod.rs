@@ -8,6 +8,7 @@ mod contract_build;
 mod contract_epilogue;
 mod contract_micro;
 pub mod expr;
+mod functions;
 pub mod libm;
 pub mod loops;
 pub mod math;

@@ -6,7 +6,7 @@ use crate::clif::expr::value_of;
 use crate::clif::expr::{
     CoordValue, Memo, Point, Val, combine, eval, in_lanes, operands, store, to_lane, to_vector,
 };
-use crate::clif::loops::{Bound, LoopEmitter, with_coord};
+use crate::clif::loops::{Bound, Lanes, LoopEmitter, with_coord};
 use crate::clif::ops::Ops;
 use crate::clif::reduce;
 use crate::error::KernelError;
@@ -34,8 +34,6 @@ pub(crate) struct StageInfo {
     depends: Vec<u64>,
     /// For each node, whether it must not be repeated where it need not be: calls, branches, loads that cannot move.
     pinned: Vec<bool>,
-    /// Loads may move.
-    movable: bool,
 }
 
 /// Bit of a dependence on reductions of earlier stages.
@@ -49,9 +47,7 @@ impl StageInfo {
             return Err(KernelError::Index { what: "coordinate", index: coords, count: 62 });
         }
         let depends = dependences(stage);
-        // Two stores may overwrite, in place, what the other still reads; then the order of loads is kept.
-        let movable = stage.stores.len() <= 1;
-        let pinned = stage.dag.nodes().iter().map(|node| is_pinned(kernel, &node.expr, movable)).collect();
+        let pinned = stage.dag.nodes().iter().map(|node| is_pinned(kernel, &node.expr)).collect();
         let last_outer = kernel.outer.len().checked_sub(1);
         let last_inner = stage.inner.len().checked_sub(1).map(|i| kernel.inner_coord(i));
         let cost = stage.dag.nodes().iter().map(|node| cost(&node.expr)).sum();
@@ -62,7 +58,6 @@ impl StageInfo {
             window: window(&stage.inner).unwrap_or(0) as usize,
             depends,
             pinned,
-            movable,
         })
     }
 
@@ -102,9 +97,9 @@ fn dependences(stage: &Stage) -> Vec<u64> {
     depends
 }
 
-fn is_pinned(kernel: &LoopKernel, expr: &Expr, movable: bool) -> bool {
+fn is_pinned(kernel: &LoopKernel, expr: &Expr) -> bool {
     match expr {
-        Expr::Load { arg, .. } => !movable || kernel.args.get(*arg).is_some_and(|arg| arg.written),
+        Expr::Load { arg, .. } => kernel.args.get(*arg).is_some_and(|arg| arg.written),
         Expr::CheckIndex { .. } => true,
         Expr::Unary(function, _) => matches!(function, UnaryFn::Libm(_) | UnaryFn::Sin | UnaryFn::Cos),
         Expr::Binary(function, ..) => matches!(function, BinaryFn::Div | BinaryFn::Rem | BinaryFn::Pow),
@@ -172,7 +167,6 @@ impl LoopEmitter<'_, '_> {
         let roots: Vec<ExprId> = (0..stage.dag.nodes().len())
             .filter(|&id| info.pinned[id] && info.depends[id] & !known == 0 && memo.get(id).is_none())
             .collect();
-        self.cx.movable_loads = info.movable;
         eval(self.cx, &stage.dag, point, memo, &roots)
     }
 
@@ -324,24 +318,18 @@ impl LoopEmitter<'_, '_> {
             });
         }
         let lanes = self.copy_lanes(coord).unwrap_or(LANES);
-        let unroll = sums.flights.len();
-        let widths = if unroll == 1 { &[1][..] } else { &[unroll, 1][..] };
-        let mut from = Bound::Const(0);
-        for &unroll in widths {
-            let step = (lanes * unroll) as i64;
-            let to = extent.round_down(self.cx, step);
-            self.for_range(from, to, step, coord, &mut |e, value| {
-                let points: Vec<Point> = (0..unroll)
-                    .map(|u| Point { lane: Some(coord), ..with_coord(point, value.plus((u * lanes) as i64)) })
-                    .collect();
-                let memos = vec![memo.clone(); unroll];
-                e.body(index, &points, memos, &sums.flights)
-            })?;
-            from = to;
-        }
-        self.for_range(from, extent, 1, coord, &mut |e, value| {
-            let points = [with_coord(point, value)];
-            e.body(index, &points, vec![memo.clone()], std::slice::from_ref(&sums.tail))
+        let stage = &self.kernel.stages[index];
+        let again = stage.reductions.is_empty() && self.repeatable(std::slice::from_ref(stage));
+        let shape = Lanes { coord, lanes, unroll: sums.flights.len(), again };
+        self.lane_loop(extent, shape, &mut |e, value, unroll| {
+            let (lane, count, sums) = match unroll {
+                Some(count) => (Some(coord), count, sums.flights.as_slice()),
+                None => (None, 1, std::slice::from_ref(&sums.tail)),
+            };
+            let points: Vec<Point> = (0..count)
+                .map(|u| Point { lane, ..with_coord(point, value.plus((u * lanes) as i64)) })
+                .collect();
+            e.body(index, &points, vec![memo.clone(); count], sums)
         })
     }
 
@@ -354,7 +342,6 @@ impl LoopEmitter<'_, '_> {
         sums: &[Vec<Variable>],
     ) -> Result<(), KernelError> {
         let stage = &self.kernel.stages[index];
-        self.cx.movable_loads = self.stages[index].movable;
         for ((point, memo), sums) in points.iter().zip(&mut memos).zip(sums) {
             if self.copies(stage) {
                 self.copy(stage, point, memo)?;
@@ -406,6 +393,13 @@ impl LoopEmitter<'_, '_> {
         };
         self.cx.builder.def_var(sum, new);
         Ok(())
+    }
+
+    /// True if a point of these stages may be done twice: they read nothing that they write.
+    pub(crate) fn repeatable(&self, stages: &[Stage]) -> bool {
+        let written = |arg: usize| stages.iter().flat_map(|stage| &stage.stores).any(|s| s.arg == arg);
+        let mut nodes = stages.iter().flat_map(|stage| stage.dag.nodes());
+        !nodes.any(|node| matches!(&node.expr, Expr::Load { arg, .. } if written(*arg)))
     }
 
     /// True if the stage only moves elements.

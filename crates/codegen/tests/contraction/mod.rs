@@ -1,5 +1,7 @@
 //! Running contractions that are written by hand, in memory that ends where it must not be touched.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use crate::common::plan;
 use rabot_codegen::{KernelFn, compile_jit};
 use rabot_ir::Dim;
@@ -88,4 +90,9 @@ pub fn run(
     let whole = call(items.max(1));
     assert!(whole == call(1), "the partition changes the result");
     whole
+}
+
+/// A machine with neither vectors nor a multiply-add, which this one can play.
+pub fn scalar() -> Profile {
+    Profile { name: "scalar".to_owned(), vector_bits: 0, fma: false, ..Profile::by_name("x86-64-v2").unwrap() }
 }
