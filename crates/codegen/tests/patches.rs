@@ -68,7 +68,8 @@ impl Conv {
         let (output, mut term, mut column) = (self.output(), term, column);
         let mut at = 0;
         for axis in (0..self.input.len()).rev() {
-            let position = column % output[axis] * self.strides[axis] + term % self.kernel[axis] * self.dilations[axis];
+            let position =
+                column % output[axis] * self.strides[axis] + term % self.kernel[axis] * self.dilations[axis];
             column /= output[axis];
             term /= self.kernel[axis];
             at += position.checked_sub(self.pads[axis]).filter(|p| *p < self.input[axis])? * strides[axis];
@@ -90,7 +91,8 @@ impl Conv {
         let (input, output, pads) = (sizes(&self.input), sizes(&self.output()), sizes(&self.pads));
         let (input_strides, batch) = (sizes(&strides), sizes(&[image]));
         let [columns, k, matrix, channel, images] =
-            [self.columns(), self.terms(), self.rows * self.columns(), channel, self.images].map(|v| sizes(&[v])[0]);
+            [self.columns(), self.terms(), self.rows * self.columns(), channel, self.images]
+                .map(|v| sizes(&[v])[0]);
         let patches = Patches {
             arg: 1,
             offset: Size::Const(0),
@@ -109,13 +111,16 @@ impl Conv {
         let sum = epilogue.push(Expr::Accumulator, accumulator);
         let bias = load(&mut epilogue, 2, accumulator, access(&[(1, 1)]));
         let value = epilogue.binary(BinaryFn::Add, sum, bias);
-        let to = Access {
-            strides: vec![(0, matrix), (1, columns), (2, Size::Const(1))],
-            ..Access::default()
-        };
+        let to =
+            Access { strides: vec![(0, matrix), (1, columns), (2, Size::Const(1))], ..Access::default() };
         let weights = if accumulator == DType::F32 { DType::F32 } else { DType::I16 };
         let kernel = ContractKernel {
-            args: vec![arg(weights, false), arg(dtype, false), arg(accumulator, false), arg(accumulator, true)],
+            args: vec![
+                arg(weights, false),
+                arg(dtype, false),
+                arg(accumulator, false),
+                arg(accumulator, true),
+            ],
             batch: vec![images],
             m: Size::Const(self.rows as i64),
             n: columns,
@@ -165,7 +170,12 @@ fn check_f32(conv: &Conv, profile: &Profile) {
             let weight = weights[row * conv.terms() + term];
             sum = if profile.fma { weight.mul_add(pixel, sum) } else { sum + weight * pixel };
         }
-        assert_eq!(got, sum + bias[row], "{}: image {number}, row {row}, column {column}: {conv:?}", profile.name);
+        assert_eq!(
+            got,
+            sum + bias[row],
+            "{}: image {number}, row {row}, column {column}: {conv:?}",
+            profile.name
+        );
     }
 }
 
@@ -185,7 +195,8 @@ fn check_u8(conv: &Conv, profile: &Profile) {
         let (column, row) = (at % conv.columns(), at / conv.columns() % conv.rows);
         let number = at / conv.columns() / conv.rows;
         let product = |term: usize| {
-            let pixel = conv.source(number, term, column).map_or(0, |index| i32::from(image[index]) - zero_point);
+            let pixel =
+                conv.source(number, term, column).map_or(0, |index| i32::from(image[index]) - zero_point);
             pixel * i32::from(weights[row * conv.terms() + term] as i8)
         };
         let expected: i32 = (0..conv.terms()).map(product).sum::<i32>() + bias[row];

@@ -94,5 +94,10 @@ pub fn run(
 
 /// A machine with neither vectors nor a multiply-add, which this one can play.
 pub fn scalar() -> Profile {
-    Profile { name: "scalar".to_owned(), vector_bits: 0, fma: false, ..Profile::by_name("x86-64-v2").unwrap() }
+    Profile {
+        name: "scalar".to_owned(),
+        vector_bits: 0,
+        fma: false,
+        ..Profile::by_name("x86-64-v2").unwrap()
+    }
 }
