@@ -92,6 +92,12 @@ pub enum GraphError {
     Cycle(String),
 }
 
+/// Pairs of dims that must be equal when the program runs.
+type EqualDims = Vec<(Dim, Dim)>;
+
+/// Facts of a node's outputs, and dims that must be equal when the program runs.
+type Inferred = (Vec<Fact>, Vec<(Dim, Dim)>);
+
 /// A model: a directed acyclic graph of operators.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
@@ -164,7 +170,7 @@ impl Graph {
         op: &Op,
         inputs: &[Option<Value>],
         name: &str,
-    ) -> Result<(Vec<Fact>, Vec<(Dim, Dim)>), GraphError> {
+    ) -> Result<(Vec<Fact>, EqualDims), GraphError> {
         let facts: Vec<Option<&Fact>> = inputs.iter().map(|i| i.map(|v| self.fact(v))).collect();
         let mut cx = InferCx::new(name);
         let inferred = op.infer(&facts, &mut cx).map_err(|error| {

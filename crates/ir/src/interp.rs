@@ -49,7 +49,7 @@ pub enum InterpError {
         /// Types of the operands.
         inputs: String,
         /// What the op said.
-        error: OpError,
+        error: Box<OpError>,
     },
     /// The graph is not valid.
     #[error(transparent)]
@@ -181,6 +181,6 @@ fn evaluate_node(
             None => "-".to_owned(),
         });
         let inputs = types.collect::<Vec<_>>().join(", ");
-        InterpError::Op { node: node.name.to_string(), op: node.op.name(), inputs, error }
+        InterpError::Op { node: node.name.to_string(), op: node.op.name(), inputs, error: Box::new(error) }
     })
 }
