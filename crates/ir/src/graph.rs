@@ -95,9 +95,6 @@ pub enum GraphError {
 /// Pairs of dims that must be equal when the program runs.
 type EqualDims = Vec<(Dim, Dim)>;
 
-/// Facts of a node's outputs, and dims that must be equal when the program runs.
-type Inferred = (Vec<Fact>, Vec<(Dim, Dim)>);
-
 /// A model: a directed acyclic graph of operators.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {

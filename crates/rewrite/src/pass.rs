@@ -2,7 +2,7 @@
 
 use crate::pattern::PatternError;
 use rabot_ir::interp::{InterpError, Tensors};
-use rabot_ir::{Dim, Graph, GraphError, NodeId, Op};
+use rabot_ir::{Dim, Graph, GraphError, Node, NodeId, NodeOutput, Op};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -132,7 +132,8 @@ pub struct Stats {
     pub constants_bytes: u64,
     /// Operations of convolutions and matrix products of the graph itself, multiply and add both counted.
     pub flops: Dim,
-    /// Kernels, if each group were one and each node without a group were one.
+    /// Kernels, if each group were one and so were each node without a group. Reshapes are none, nor is what
+    /// inference knows.
     pub kernels: usize,
 }
 
@@ -169,12 +170,20 @@ impl Stats {
             }
             stats.nodes += 1;
             stats.flops = stats.flops + flops(graph, id);
-            if node.group.is_none_or(|group| groups.insert(group)) {
+            let is_free = node.group.is_none() && needs_no_kernel(node);
+            if !is_free && node.group.is_none_or(|group| groups.insert(group)) {
                 stats.kernels += 1;
             }
         }
         stats
     }
+}
+
+/// True for nodes that only say how the elements of their operand are counted, and for those known at compile time.
+fn needs_no_kernel(node: &Node) -> bool {
+    let known = |output: &NodeOutput| output.fact.constant.is_some() || output.fact.elements.is_some();
+    matches!(node.op, Op::Identity(_) | Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_))
+        || node.outputs.iter().all(known)
 }
 
 /// Operations of a contraction: twice the products that one output element sums, per output element.

@@ -156,8 +156,10 @@ fn find<'a>(name: &str, registry: &'a [PassInfo]) -> Result<&'a PassInfo, Pipeli
 }
 
 fn verify(graph: &Graph, when: impl Fn() -> String) -> Result<(), PassError> {
-    rabot_ir::verify::verify(graph)
-        .map_err(|errors| PassError::Verify { when: when(), errors: errors.to_string() })
+    rabot_ir::verify::verify(graph).map_err(|errors| {
+        let lines: Vec<String> = errors.0.iter().map(|error| format!("  {error}")).collect();
+        PassError::Verify { when: when(), errors: lines.join("\n") }
+    })
 }
 
 impl fmt::Display for Pipeline {
