@@ -18,6 +18,7 @@
 
 mod build;
 mod error;
+pub mod npz;
 mod options;
 
 pub use build::{Compiled, compile, compile_graph, import, lower, optimize, specialize};
@@ -30,5 +31,5 @@ pub use rabot_onnx as onnx;
 pub use rabot_passes as passes;
 pub use rabot_rewrite as rewrite;
 pub use rabot_runtime::{Observed, Program, RunError, Session, Tensors};
-pub use rabot_target::Profile;
+pub use rabot_target::{Profile, TargetError};
 pub use rabot_tensor::{DType, Tensor};
