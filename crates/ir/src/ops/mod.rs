@@ -5,8 +5,8 @@
 
 mod binary;
 mod cast;
-mod control;
 mod contract;
+mod control;
 mod conv;
 mod dense;
 mod elementwise;
