@@ -7,11 +7,12 @@ use crate::clif::context::constant;
 use crate::clif::contract_build::{Contraction, WORD, block_args};
 use crate::clif::ops::little;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{F32, F32X4, I16, I16X8, I32, I32X4};
+use cranelift_codegen::ir::types::{F32, F32X4, I16, I16X8, I32};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use rabot_kernel::Size;
 
-/// Steps of the sum in one pass of the loop.
+/// Steps of the sum in one pass of the loop. Cranelift orders a pass by accumulator: with more steps, more rows of B
+/// than there are registers would be alive at once.
 const UNROLL: i64 = 2;
 
 /// Shape of a micro-kernel.
@@ -110,6 +111,7 @@ impl Contraction<'_, '_, '_> {
     /// A loop of `unroll` steps a pass until the position in A is `end`.
     fn sum_loop(&mut self, micro: &Micro, start: Position, end: Value, unroll: i64) -> Position {
         let flat = start.flat();
+        // The test comes first: then each sum has one use, without which factors are not loaded as operands.
         let [header, body, after] = std::array::from_fn(|_| self.cx.builder.create_block());
         for &value in &flat {
             let ty = self.cx.builder.func.dfg.value_type(value);
@@ -163,6 +165,8 @@ impl Contraction<'_, '_, '_> {
         next
     }
 
+    /// The vectors of B in one step. Loads of operands may move and merge: while tiles are computed nothing writes
+    /// to them, and their addresses come from the loops over tiles, which begin after scratch memory was packed.
     fn row_of_b(&mut self, micro: &Micro, at: &Position, step: i64) -> Vec<Value> {
         let lanes = self.lanes();
         let per_panel = self.kernel.tile.nr / lanes;
@@ -208,18 +212,15 @@ impl Contraction<'_, '_, '_> {
 
     /// The word at an address, in every lane.
     fn broadcast(&mut self, address: Value, offset: i64) -> Value {
+        let flags = constant();
         match (self.pairs(), self.cx.target.vectors) {
-            (false, vectors) => {
-                let value = self.ins().load(F32, constant(), address, offset as i32);
-                if vectors { self.ins().splat(F32X4, value) } else { value }
-            }
-            (true, vectors) => {
-                let value = self.ins().load(I32, constant(), address, offset as i32);
-                if !vectors {
-                    return value;
-                }
-                let value = self.ins().splat(I32X4, value);
-                self.ins().bitcast(I16X8, little(), value)
+            (false, false) => self.ins().load(F32, flags, address, offset as i32),
+            (true, false) => self.ins().load(I32, flags, address, offset as i32),
+            (pairs, true) => {
+                // Pairs of i16, too, come in as a float: that needs no integer register on the way.
+                let value = self.ins().load(F32, flags, address, offset as i32);
+                let value = self.ins().splat(F32X4, value);
+                if pairs { self.ins().bitcast(I16X8, little(), value) } else { value }
             }
         }
     }

@@ -64,6 +64,9 @@ impl Bound {
 /// What is done at a coordinate of a loop.
 pub(crate) type Body<'b, E> = &'b mut dyn FnMut(&mut E, CoordValue) -> Result<(), KernelError>;
 
+/// What is done at a coordinate of a loop on vectors, for a number of them.
+type LaneBody<'b, E> = &'b mut dyn FnMut(&mut E, CoordValue, Option<usize>) -> Result<(), KernelError>;
+
 /// A loop on vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes {
@@ -217,7 +220,7 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
         &mut self,
         extent: Bound,
         shape: Lanes,
-        body: &mut dyn FnMut(&mut Self, CoordValue, Option<usize>) -> Result<(), KernelError>,
+        body: LaneBody<Self>,
     ) -> Result<(), KernelError> {
         let Lanes { coord, lanes, unroll, again } = shape;
         let mut from = Bound::Const(0);
@@ -230,10 +233,21 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
                 from = to;
             }
         }
-        let lanes = lanes as i64;
         if lanes == 1 || !again {
             return self.for_range(from, extent, 1, coord, &mut |e, value| body(e, value, None));
         }
+        self.last_vector(from, extent, shape, body)
+    }
+
+    /// What single vectors leave of a loop, where points may be done twice.
+    fn last_vector(
+        &mut self,
+        from: Bound,
+        extent: Bound,
+        shape: Lanes,
+        body: LaneBody<Self>,
+    ) -> Result<(), KernelError> {
+        let (coord, lanes) = (shape.coord, shape.lanes as i64);
         match extent {
             Bound::Const(n) if n < lanes => {
                 self.for_range(from, extent, 1, coord, &mut |e, value| body(e, value, None))

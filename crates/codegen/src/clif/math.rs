@@ -25,10 +25,8 @@ pub fn exp(o: &mut Ops, x: Value) -> Value {
     let (ln2_high, ln2_low) = (o.f32(0.693_359_4), o.f32(-2.121_944_4e-4));
     let r = o.neg_mul_add(n, ln2_high, x);
     let r = o.neg_mul_add(n, ln2_low, r);
-    let p = o.polynomial(
-        r,
-        &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1],
-    );
+    let p =
+        o.polynomial(r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
     let square = o.mul(r, r);
     let p = o.mul_add(p, square, r);
     let one = o.f32(1.0);
@@ -169,8 +167,7 @@ pub fn tanh(o: &mut Ops, x: Value) -> Value {
     let quotient = o.div(two, denominator);
     let large = o.sub(one, quotient);
     let z = o.mul(x, x);
-    let p =
-        o.polynomial(z, &[-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1]);
+    let p = o.polynomial(z, &[-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let p = o.mul(p, z);
     let small = o.mul_add(p, x, x);
     let limit = o.f32(0.625);

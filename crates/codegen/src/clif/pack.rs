@@ -322,32 +322,42 @@ impl Contraction<'_, '_, '_> {
         }
         let bytes = self.mul_int(self.common.steps, width as i64 * WORD);
         let end = self.add(panel, bytes);
-        self.for_range(panel, end, width as i64 * WORD, |c, at| {
-            if c.cx.target.vectors && width % 8 == 0 {
-                let row = |c: &mut Self, start: i64| -> Vec<Value> {
-                    (0..half).step_by(16).map(|offset| c.load(I16X8, at, start + offset)).collect()
-                };
-                let (even, odd) = (row(c, 0), row(c, half));
-                for (index, (&even, &odd)) in even.iter().zip(&odd).enumerate() {
-                    for part in 0..2u8 {
-                        let words = (0..4).flat_map(|i| [part * 8 + i * 2, part * 8 + i * 2 + 16]);
-                        let bytes = words.flat_map(|word| [word, word + 1]).collect();
-                        let value = c.shuffle(even, odd, bytes, I16X8);
-                        c.store(value, at, index as i64 * 32 + i64::from(part) * 16);
-                    }
-                }
-                return;
-            }
-            let flags = plain();
-            let words = (0..width as i32).map(|lane| {
-                let even = c.ins().uload16(I32, flags, at, lane * 2);
-                let odd = c.ins().uload16(I32, flags, at, half as i32 + lane * 2);
-                let sixteen = c.ins().iconst(I32, 16);
-                let odd = c.ins().ishl(odd, sixteen);
-                c.ins().bor(even, odd)
-            });
-            let words: Vec<Value> = words.collect();
-            words.into_iter().enumerate().for_each(|(lane, word)| c.store(word, at, lane as i64 * WORD));
-        });
+        self.for_range(panel, end, width as i64 * WORD, |c, at| c.interleave_rows(at, width));
+    }
+
+    /// Interleaves two rows of i16 that follow each other, in place: all is read before anything is written.
+    fn interleave_rows(&mut self, at: Value, width: usize) {
+        let vectors = self.cx.target.vectors;
+        if vectors && width == GROUP {
+            let rows = self.load(I16X8, at, 0);
+            let mixed = self.shuffle_pairs(rows, rows, [0, 4, 1, 5, 2, 6, 3, 7]);
+            self.store(mixed, at, 0);
+            return;
+        }
+        let half = width as i64 * WORD / 2;
+        let in_vectors = if vectors { width / 8 * 8 } else { 0 };
+        let mut pairs = Vec::new();
+        for lane in (0..in_vectors as i64).step_by(8) {
+            let (even, odd) = (self.load(I16X8, at, lane * 2), self.load(I16X8, at, half + lane * 2));
+            let low = self.shuffle_pairs(even, odd, [0, 8, 1, 9, 2, 10, 3, 11]);
+            let high = self.shuffle_pairs(even, odd, [4, 12, 5, 13, 6, 14, 7, 15]);
+            pairs.extend([(lane * WORD, low), (lane * WORD + 16, high)]);
+        }
+        for lane in in_vectors as i64..width as i64 {
+            let even = self.ins().uload16(I32, plain(), at, (lane * 2) as i32);
+            let odd = self.ins().uload16(I32, plain(), at, (half + lane * 2) as i32);
+            let sixteen = self.ins().iconst(I32, 16);
+            let odd = self.ins().ishl(odd, sixteen);
+            pairs.push((lane * WORD, self.ins().bor(even, odd)));
+        }
+        for (offset, value) in pairs {
+            self.store(value, at, offset);
+        }
+    }
+
+    /// 16-bit words of two vectors: 0..8 are those of the first one, 8..16 those of the second.
+    fn shuffle_pairs(&mut self, a: Value, b: Value, words: [u8; 8]) -> Value {
+        let bytes = words.iter().flat_map(|word| [word * 2, word * 2 + 1]).collect();
+        self.shuffle(a, b, bytes, I16X8)
     }
 }
