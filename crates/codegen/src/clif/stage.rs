@@ -47,7 +47,8 @@ impl StageInfo {
             return Err(KernelError::Index { what: "coordinate", index: coords, count: 62 });
         }
         let depends = dependences(stage);
-        let pinned = stage.dag.nodes().iter().map(|node| is_pinned(kernel, &node.expr)).collect();
+        let nodes = stage.dag.nodes().iter().zip(live(stage));
+        let pinned = nodes.map(|(node, live)| live && is_pinned(kernel, &node.expr)).collect();
         let last_outer = kernel.outer.len().checked_sub(1);
         let last_inner = stage.inner.len().checked_sub(1).map(|i| kernel.inner_coord(i));
         let cost = stage.dag.nodes().iter().map(|node| cost(&node.expr)).sum();
@@ -95,6 +96,22 @@ fn dependences(stage: &Stage) -> Vec<u64> {
         depends.push(all);
     }
     depends
+}
+
+/// For each node, whether a store or a reduction needs it.
+fn live(stage: &Stage) -> Vec<bool> {
+    let mut live = vec![false; stage.dag.nodes().len()];
+    let indices = stage.stores.iter().flat_map(|s| s.access.dynamic.iter().map(|(id, _)| *id));
+    let values = stage.stores.iter().map(|s| s.value).chain(stage.reductions.iter().map(|r| r.value));
+    let mut waiting: Vec<ExprId> = values.chain(indices).collect();
+    while let Some(id) = waiting.pop() {
+        if let Some(seen) = live.get_mut(id)
+            && !std::mem::replace(seen, true)
+        {
+            waiting.extend(operands(&stage.dag[id].expr));
+        }
+    }
+    live
 }
 
 fn is_pinned(kernel: &LoopKernel, expr: &Expr) -> bool {
