@@ -61,13 +61,7 @@ pub fn import_file(path: &Path, limits: &Limits) -> Result<Model, ImportError> {
 ///
 /// **Errors**: as [`import_file`].
 pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, limits: &Limits) -> Result<Model, ImportError> {
-    if bytes.len() as u64 > limits.file_bytes {
-        let (actual, limit) = (bytes.len() as u64, limits.file_bytes);
-        let what = "bytes of the model file".to_owned();
-        return Err(ImportError::Limit { what, actual, limit, field: "file_bytes" });
-    }
-    scan::check(&bytes)?;
-    let proto = ModelProto::decode(bytes)?;
+    let proto = decode(bytes, limits)?;
     let graph_proto = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
     let mut importer = Importer::new(&proto, base_dir, limits);
     let env = Env {
@@ -91,6 +85,17 @@ pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, limits: &Limits) -> R
         domain: proto.domain,
         model_version: proto.model_version,
     })
+}
+
+/// Decodes the messages of a file, if it is no larger than it may be.
+pub(crate) fn decode(bytes: Bytes, limits: &Limits) -> Result<ModelProto, ImportError> {
+    if bytes.len() as u64 > limits.file_bytes {
+        let (actual, limit) = (bytes.len() as u64, limits.file_bytes);
+        let what = "bytes of the model file".to_owned();
+        return Err(ImportError::Limit { what, actual, limit, field: "file_bytes" });
+    }
+    scan::check(&bytes)?;
+    Ok(ModelProto::decode(bytes)?)
 }
 
 /// ONNX's own operator set goes by two names.

@@ -23,6 +23,7 @@ mod legacy;
 mod limits;
 mod names;
 mod node;
+mod outline;
 mod scan;
 mod tensor;
 mod upgrade;
@@ -34,3 +35,5 @@ pub use error::{
 };
 pub use import::{Model, NEWEST_IR_VERSION, NEWEST_OPSET, import_bytes, import_file};
 pub use limits::Limits;
+pub use outline::{Outline, outline_file};
+pub use upgrade::supported_ops;

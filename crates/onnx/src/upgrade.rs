@@ -86,10 +86,22 @@ impl Draft<'_> {
     }
 }
 
+/// Operators that the importer turns into others.
+const OLDER_OR_COMPOSED: [&str; 4] = ["Dropout", "Upsample", "CastLike", "Size"];
+
 /// True if the importer can turn nodes of this op into nodes of the graph.
 pub(crate) fn is_known(op: &str) -> bool {
-    const OLDER_OR_COMPOSED: [&str; 4] = ["Dropout", "Upsample", "CastLike", "Size"];
     OLDER_OR_COMPOSED.contains(&op) || Op::names().contains(&op)
+}
+
+/// Operators of ONNX's own domain that can be imported, sorted, and whether other operators stand for them in the
+/// graph.
+pub fn supported_ops() -> Vec<(&'static str, bool)> {
+    let own = Op::names().into_iter().chain(["If"]).map(|op| (op, false));
+    let others = OLDER_OR_COMPOSED.into_iter().chain(["Constant"]).map(|op| (op, true));
+    let mut ops: Vec<(&str, bool)> = own.chain(others).collect();
+    ops.sort_unstable();
+    ops
 }
 
 /// How a row of the table changes a node.

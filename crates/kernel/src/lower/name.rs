@@ -41,6 +41,17 @@ fn loop_kind(kernel: &LoopKernel) -> &'static str {
     }
 }
 
+impl KernelDesc {
+    /// What kind of kernel it is: `loop`, `contract`, or `move` if it only moves elements.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            KernelDesc::Loop(kernel) if is_move(kernel) => "move",
+            KernelDesc::Loop(_) => "loop",
+            KernelDesc::Contract(_) => "contract",
+        }
+    }
+}
+
 /// True if the kernel only moves elements.
 pub(super) fn is_move(kernel: &LoopKernel) -> bool {
     kernel.stages.iter().all(|stage| {

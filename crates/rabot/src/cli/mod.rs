@@ -8,7 +8,15 @@ mod failure;
 mod inputs;
 mod output;
 mod progress;
+mod summary;
 
+mod bench;
+mod compile;
+mod explain;
+mod inspect;
+mod ops;
+mod passes;
+mod run;
 mod targets;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +51,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Inspect(inspect::InspectArgs),
+    Run(run::RunArgs),
+    Bench(bench::BenchArgs),
+    Compile(compile::CompileArgs),
+    Explain(explain::ExplainArgs),
+    Ops(ops::OpsArgs),
+    Passes(passes::PassesArgs),
     Targets(targets::TargetsArgs),
 }
 
@@ -62,6 +77,13 @@ pub(crate) fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<Status, Failure> {
     match command {
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Compile(args) => compile::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Ops(args) => ops::run(&args),
+        Command::Passes(args) => passes::run(&args),
         Command::Targets(args) => targets::run(&args),
     }
 }

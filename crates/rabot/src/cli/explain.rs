@@ -1,0 +1,155 @@
+//! `rabot explain`: the kernels that a model becomes.
+
+use super::args::ModelArgs;
+use super::inspect::grouped;
+use super::progress::Progress;
+use super::{Failure, Status, output};
+use clap::Args;
+use rabot::Profile;
+use rabot::ir::Dim;
+use rabot::kernel::{Plan, Step};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const AFTER: &str = "Kinds: contract (matrix products and convolutions), loop, move (data are only moved), and host: a Rust
+function, with the reason why it is not compiled.
+
+Examples:
+  rabot explain model.onnx
+  rabot explain model.onnx --json
+  rabot explain model.onnx --pipeline fold,dce";
+
+/// List the kernels of a compiled model in order: what each is made of, its kind, and why anything is on the host
+#[derive(Args, Debug)]
+#[command(after_help = AFTER)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    kind: &'static str,
+    /// Names of the nodes of the model that it computes.
+    sources: Vec<String>,
+    /// Names of the values that it writes.
+    values: Vec<String>,
+    /// A number, or an expression over symbolic dims.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flops: Option<serde_json::Value>,
+    /// Why it is on the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// The branches of conditionals it is in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    branches: Vec<&'static str>,
+}
+
+/// Lists the kernels.
+///
+/// **Errors**: the model cannot be imported or planned.
+pub(crate) fn run(args: &ExplainArgs) -> Result<Status, Failure> {
+    let mut options = args.model.options()?;
+    let progress = Progress::new("importing");
+    let mut graph = args.model.import(&mut options)?.graph;
+    progress.now("optimizing");
+    rabot::optimize(&mut graph, &options, &mut |_, _| {})?;
+    progress.now("planning");
+    let plan = rabot::lower(&graph, &Profile::by_name(&options.target)?)?;
+    drop(progress);
+    let mut rows = Vec::new();
+    collect(&plan, &plan.steps, &mut Vec::new(), &mut rows);
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    rows.iter().for_each(|row| *kinds.entry(row.kind).or_insert(0) += 1);
+    if args.json {
+        let model = args.model.model.display().to_string();
+        let json = serde_json::json!({
+            "model": model, "target": options.target, "distinct": plan.kernels.len(), "kinds": kinds, "kernels": rows,
+        });
+        output::print_json(&json)?;
+        return Ok(Status::Done);
+    }
+    let counts = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ");
+    let summary = format!("{} calls of {} distinct kernels: {counts}", rows.len(), plan.kernels.len());
+    output::print(&format!("{}\n{summary}\n", table(&rows)))?;
+    Ok(Status::Done)
+}
+
+fn collect(plan: &Plan, steps: &[Step], branches: &mut Vec<&'static str>, rows: &mut Vec<Row>) {
+    for step in steps {
+        match step {
+            Step::Call(call) => rows.push(Row {
+                name: plan.kernel_names.get(call.kernel).cloned().unwrap_or_default(),
+                kind: plan.kernels.get(call.kernel).map_or("loop", |kernel| kernel.kind()),
+                sources: strings(&call.sources),
+                values: strings(&call.values),
+                flops: Some(flops(&call.flops)),
+                reason: None,
+                branches: branches.clone(),
+            }),
+            Step::Host(call) => rows.push(Row {
+                name: call.op.clone(),
+                kind: "host",
+                sources: strings(&call.sources),
+                values: strings(&call.values),
+                flops: None,
+                reason: Some(call.reason.clone()),
+                branches: branches.clone(),
+            }),
+            Step::If { then_steps, else_steps, .. } => {
+                rows.push(Row {
+                    name: "If".to_owned(),
+                    kind: "host",
+                    sources: Vec::new(),
+                    values: Vec::new(),
+                    flops: None,
+                    reason: Some("chooses between two lists of kernels, once per run".to_owned()),
+                    branches: branches.clone(),
+                });
+                for (name, inner) in [("then", then_steps), ("else", else_steps)] {
+                    branches.push(name);
+                    collect(plan, inner, branches, rows);
+                    branches.pop();
+                }
+            }
+        }
+    }
+}
+
+fn strings(names: &[Arc<str>]) -> Vec<String> {
+    names.iter().map(|name| name.to_string()).collect()
+}
+
+fn flops(dim: &Dim) -> serde_json::Value {
+    match dim.as_const() {
+        Some(count) => count.into(),
+        None => dim.to_string().into(),
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut table = output::table(&[">#", "kind", "kernel", ">operations", "source nodes"]);
+    for (index, row) in rows.iter().enumerate() {
+        let operations = match &row.flops {
+            Some(serde_json::Value::Number(count)) => count.as_u64().map(grouped).unwrap_or_default(),
+            Some(serde_json::Value::String(count)) => count.clone(),
+            _ => String::new(),
+        };
+        let mut name = format!("{}{}", "  ".repeat(row.branches.len()), row.name);
+        if let Some(branch) = row.branches.last() {
+            name.push_str(&format!(" ({branch})"));
+        }
+        let mut sources = row.sources.join(", ");
+        if let Some(reason) = &row.reason {
+            sources.push_str(&format!(" [{reason}]"));
+        }
+        table.add_row([index.to_string(), row.kind.to_owned(), name, operations, sources.trim().to_owned()]);
+    }
+    table.to_string()
+}
