@@ -4,6 +4,8 @@
 
 pub mod canonicalize;
 pub mod fuse;
+pub mod prune;
+pub mod quantize;
 mod registry;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Every pass by name, and the standard pipelines.
 
-use crate::{canonicalize, fuse};
+use crate::{canonicalize, fuse, prune, quantize};
 use rabot_rewrite::{PassInfo, Pipeline, PipelineError};
 
 /// Every pass, in the order in which lists show them.
@@ -10,6 +10,8 @@ pub const PASSES: &[PassInfo] = &[
     canonicalize::cse::INFO,
     canonicalize::dce::INFO,
     fuse::fusion::INFO,
+    prune::magnitude::INFO,
+    quantize::int8::INFO,
     fuse::group::INFO,
 ];
 

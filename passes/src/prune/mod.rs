@@ -1,0 +1,7 @@
+//! Pruning: weights that matter least are removed.
+
+mod channels;
+mod cut;
+pub mod magnitude;
+mod mask;
+mod walk;
