@@ -8,10 +8,16 @@ use rabot_rewrite::Report;
 const RULE: &str = "channel";
 
 /// Removes the fraction `sparsity` of the output channels of every layer whose channels can be followed to all their
-/// readers: those with the smallest norm, summed over the layers that must lose the same channels.
+/// readers: those with the smallest norm. Layers that must lose the same channels are left alone, or, if `joint`, lose
+/// those with the smallest sum of norms.
 ///
 /// **Errors**: the graph has a cycle, or an operator refuses what is left.
-pub(super) fn prune(graph: &mut Graph, sparsity: f64, report: &mut Report) -> Result<(), GraphError> {
+pub(super) fn prune(
+    graph: &mut Graph,
+    sparsity: f64,
+    joint: bool,
+    report: &mut Report,
+) -> Result<(), GraphError> {
     let walk = Walk::new(graph)?;
     let mut chosen: Vec<(Space, Vec<usize>)> = Vec::new();
     for (node, reason) in &walk.unfit {
@@ -22,6 +28,10 @@ pub(super) fn prune(graph: &mut Graph, sparsity: f64, report: &mut Report) -> Re
         let reason = match &space.frozen {
             Some(reason) => Some(reason.clone()),
             None if removed == 0 => Some(format!("it has {} output channels", space.size)),
+            None if space.producers.len() > 1 && !joint => Some(format!(
+                "{} must lose the same channels; coupled=joint lets them",
+                producers(graph, space).join(", ")
+            )),
             None => None,
         };
         if reason.is_none() {
@@ -57,8 +67,12 @@ fn largest(graph: &Graph, space: &Space, count: usize) -> Vec<usize> {
     channels
 }
 
+fn producers<'g>(graph: &'g Graph, space: &Space) -> Vec<&'g str> {
+    space.producers.iter().map(|(node, ..)| &*graph.node(*node).name).collect()
+}
+
 fn detail(graph: &Graph, space: &Space, removed: usize) -> String {
-    let names: Vec<&str> = space.producers.iter().map(|(node, ..)| &*graph.node(*node).name).collect();
+    let names = producers(graph, space);
     let together = match names.len() {
         0 | 1 => String::new(),
         _ => format!(", the same ones of {}", names.join(", ")),
@@ -74,11 +88,15 @@ mod tests {
     use rabot_ir::{Graph, Op, Value, interp};
     use rabot_rewrite::{Exactness, Pass, PassCx, Report};
 
-    /// Prunes a quarter of the channels. Weights must be such that these are zeros: then nothing changes.
     fn quarter(text: &str) -> (Graph, Report) {
+        quarter_of(text, true)
+    }
+
+    /// Prunes a quarter of the channels. Weights must be such that these are zeros: then nothing changes.
+    fn quarter_of(text: &str, joint: bool) -> (Graph, Report) {
         let before = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let mut graph = before.clone();
-        let pass = Prune { sparsity: 0.25, pattern: Pattern::Channel, global: false };
+        let pass = Prune { sparsity: 0.25, pattern: Pattern::Channel, global: false, joint };
         let report = pass.run(&mut graph, &PassCx::default()).unwrap();
         verify(&graph).unwrap_or_else(|errors| panic!("{errors}\n{}", print(&graph)));
         let inputs = crate::check::random_inputs(&before, 1);
@@ -134,8 +152,7 @@ mod tests {
 
     #[test]
     fn residual_sums_lose_the_same_channels() {
-        let (graph, report) = quarter(
-            r#"model "g"
+        let text = r#"model "g"
             input %0 "x" : f32[n,2]
             %1 = Constant [1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 5.0] : f32[2,4]
             %2 = MatMul(%0, %1) "a"
@@ -146,10 +163,13 @@ mod tests {
             %7 = Relu(%6)
             %8 = Constant rand(4, -1.0, 1.0) : f32[4,2]
             %9 = MatMul(%7, %8) "c"
-            output "y" = %9"#,
-        );
+            output "y" = %9"#;
+        let (graph, report) = quarter(text);
         assert_eq!(shapes(&graph), ["f32[2,3]", "f32[3,3]", "f32[3,2]"]);
         assert_eq!(report.applied[1].detail, "1 of 4 output channels removed, the same ones of a, b");
+        let (graph, report) = quarter_of(text, false);
+        assert_eq!(shapes(&graph), ["f32[2,4]", "f32[4,4]", "f32[4,2]"]);
+        assert_eq!(report.skipped[1].reason, "a, b must lose the same channels; coupled=joint lets them");
     }
 
     #[test]

@@ -36,6 +36,12 @@ const OPTIONS: &[OptionInfo] = &[
         default: "layer",
         summary: "layer: the fraction of each layer; global: of all weights together (unstructured only)",
     },
+    OptionInfo {
+        name: "coupled",
+        default: "skip",
+        summary: "layers whose channels are added to those of others (channel only): skip them, or joint: \
+                  remove the same ones of all, by the sum of their norms",
+    },
 ];
 
 /// The pass in the registry.
@@ -52,7 +58,12 @@ fn make(options: &Options) -> Result<Box<dyn Pass>, OptionError> {
         "global" if pattern == Pattern::Unstructured => true,
         _ => return Err(options.refuse("scope")),
     };
-    Ok(Box::new(Prune { sparsity, pattern, global }))
+    let joint = match options.text("coupled") {
+        "skip" => false,
+        "joint" if pattern == Pattern::Channel => true,
+        _ => return Err(options.refuse("coupled")),
+    };
+    Ok(Box::new(Prune { sparsity, pattern, global, joint }))
 }
 
 /// Which weights may be removed together.
@@ -105,11 +116,14 @@ pub struct Prune {
     pub pattern: Pattern,
     /// The fraction is that of all layers together; with [`Pattern::Unstructured`] only.
     pub global: bool,
+    /// Channels that are added to those of other layers go too, the same ones everywhere; with [`Pattern::Channel`]
+    /// only.
+    pub joint: bool,
 }
 
 impl Default for Prune {
     fn default() -> Self {
-        Prune { sparsity: 0.5, pattern: Pattern::Unstructured, global: false }
+        Prune { sparsity: 0.5, pattern: Pattern::Unstructured, global: false, joint: false }
     }
 }
 
@@ -128,10 +142,12 @@ impl Pass for Prune {
 
     fn options(&self) -> String {
         let scope = if self.global { "global" } else { "layer" };
+        let coupled = if self.joint { "joint" } else { "skip" };
         let values = [
             ("sparsity", self.sparsity.to_string()),
             ("pattern", self.pattern.to_string()),
             ("scope", scope.to_owned()),
+            ("coupled", coupled.to_owned()),
         ];
         print_options(OPTIONS, &values)
     }
@@ -151,7 +167,7 @@ impl Prune {
             Ok(report.applied.len() > before)
         })?;
         let result = match self.pattern {
-            Pattern::Channel => channels::prune(graph, self.sparsity, report),
+            Pattern::Channel => channels::prune(graph, self.sparsity, self.joint, report),
             Pattern::Unstructured => mask::unstructured(graph, self.sparsity, self.global, report),
             Pattern::Grouped { keep, of } => mask::grouped(graph, keep, of, report),
         };
@@ -180,6 +196,7 @@ mod tests {
             "prune{pattern=2:4}",
             "prune{sparsity=0.25,pattern=channel}",
             "prune{scope=global}",
+            "prune{pattern=channel,coupled=joint}",
         ] {
             assert_eq!(Pipeline::parse(text, &[INFO]).unwrap().to_string(), text);
         }
@@ -192,6 +209,7 @@ mod tests {
             "prune{pattern=2}",
             "prune{sparsity=0.25,pattern=2:4}",
             "prune{pattern=channel,scope=global}",
+            "prune{coupled=joint}",
         ] {
             assert!(Pipeline::parse(text, &[INFO]).is_err(), "{text}");
         }

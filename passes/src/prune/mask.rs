@@ -204,7 +204,7 @@ mod tests {
                 _ => None,
             })
             .collect();
-        constants.sort_by(|a, b| b.len().cmp(&a.len()));
+        constants.sort_by_key(|values| std::cmp::Reverse(values.len()));
         constants
     }
 

@@ -159,7 +159,10 @@ impl<'g> Walk<'g> {
             Op::MatMul(_) => self.product(id, None, &placed),
             _ if placed.is_empty() => Ok(()),
             Op::Binary(_) | Op::Variadic(_) | Op::Where(_) | Op::Clip(_) => self.elementwise(id, &placed),
-            Op::Unary(_) | Op::Cast(_) | Op::Identity(_) => Ok(self.give(id, placed[0].1)),
+            Op::Unary(_) | Op::Cast(_) | Op::Identity(_) => {
+                self.give(id, placed[0].1);
+                Ok(())
+            }
             Op::BatchNormalization(_) => self.batch_norm(id, &placed),
             Op::Shape(_) => self.shape(id, &placed),
             _ => self.moved(id, &placed),
@@ -366,7 +369,8 @@ impl<'g> Walk<'g> {
         let [(0, place)] = placed[..] else { return Err(format!("{} cannot follow", self.name(id))) };
         let rank = self.fact(id, 0).map_or(0, Fact::rank) as i64;
         let start = (if op.start < 0 { op.start + rank } else { op.start }).clamp(0, rank);
-        let count = self.graph.node(id).outputs[0].fact.shape().first().and_then(Dim::as_const).unwrap_or(rank);
+        let count =
+            self.graph.node(id).outputs[0].fact.shape().first().and_then(Dim::as_const).unwrap_or(rank);
         let read = place.axis as i64 - start;
         let sizes = Value { node: id, slot: 0 };
         let avoids = |user: NodeId, slot: usize| {
@@ -375,7 +379,9 @@ impl<'g> Walk<'g> {
             gather && picks.is_some_and(|p| p.iter().all(|&i| if i < 0 { i + count } else { i } != read))
         };
         let unread = !(0..count).contains(&read);
-        if unread || (!self.graph.is_output(sizes) && self.graph.users(sizes).iter().all(|&(u, s)| avoids(u, s))) {
+        if unread
+            || (!self.graph.is_output(sizes) && self.graph.users(sizes).iter().all(|&(u, s)| avoids(u, s)))
+        {
             return Ok(());
         }
         Err(format!("{} reads how many there are", self.name(id)))
@@ -412,7 +418,8 @@ mod tests {
             [n.clone()].into_iter().chain(sizes.iter().map(|&s| Dim::from(s))).collect()
         };
         let place = Place { space: 0, axis: 1, inner: 1 };
-        let of = |from: &[i64], to: &[i64]| reshaped(&dims(from), &dims(to), place).map(|p| (p.axis, p.inner));
+        let of =
+            |from: &[i64], to: &[i64]| reshaped(&dims(from), &dims(to), place).map(|p| (p.axis, p.inner));
         assert_eq!(of(&[8, 2, 3], &[48]), Some((1, 6)));
         assert_eq!(of(&[8, 2, 3], &[16, 3]), Some((1, 2)));
         assert_eq!(of(&[8, 2, 3], &[8, 6]), Some((1, 1)));

@@ -33,7 +33,8 @@ struct Dequantized {
 fn parameters(graph: &Graph, id: NodeId) -> Option<(&Tensor, &Tensor)> {
     let [_, Some(scale), Some(zero)] = graph.node(id).inputs[..] else { return None };
     let (scale, zero) = (graph.constant(scale)?, graph.constant(zero)?);
-    let positive = scale.dtype() == DType::F32 && scale.to_f64s().first().is_some_and(|&s| s > 0.0 && s.is_finite());
+    let positive =
+        scale.dtype() == DType::F32 && scale.to_f64s().first().is_some_and(|&s| s > 0.0 && s.is_finite());
     (scale.len() == 1 && zero.len() == 1 && positive).then_some((scale, zero))
 }
 

@@ -194,7 +194,8 @@ impl Rewriting<'_> {
         let [q, x_scale, x_zero] = self.quantize(operand, x, &sources)?;
         let integers = layer.integers(x, self.per_channel);
         let zeros = vec![0i8; integers.scales.len()];
-        let w_zero = self.constant(&old.name, "w_zero_point", Tensor::from_vec(integers.scales.shape(), zeros));
+        let w_zero =
+            self.constant(&old.name, "w_zero_point", Tensor::from_vec(integers.scales.shape(), zeros));
         let w_scale = self.constant(&old.name, "w_scale", integers.scales);
         let w = self.constant(&old.name, "weights", integers.weights);
         let [y_scale, y_zero] = self.parameters(&old.name, y);

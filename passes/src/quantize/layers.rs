@@ -180,7 +180,9 @@ fn absorb_bias(graph: &Graph, layer: &mut Layer) {
     let addend = if *a == layer.output { *b } else { *a };
     let sum = Value { node: user, slot: 0 };
     let same_shape = graph.fact(sum).shape() == graph.fact(layer.output).shape();
-    let Some(tensor) = graph.constant(addend).filter(|_| op.op == BinaryOp::Add && same_shape) else { return };
+    let Some(tensor) = graph.constant(addend).filter(|_| op.op == BinaryOp::Add && same_shape) else {
+        return;
+    };
     if let Some(bias) = per_column(tensor, layer.shape[1]).filter(|b| b.iter().all(|v| v.is_finite())) {
         layer.bias = Some(bias);
         layer.absorbed.push(user);

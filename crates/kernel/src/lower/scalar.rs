@@ -293,20 +293,41 @@ pub(super) fn quantize(
     round_to_int(dag, ratio, zero_point, to)
 }
 
-/// `saturate(round(x) + zero_point)`: clamped as a float first, so that nothing overflows.
+/// `saturate(round(x) + zero_point)`. The conversion saturates, and `lo - zero_point` and `hi - zero_point` fit an
+/// i32, so clamping before the zero point is added is the same and cannot overflow.
 pub(super) fn round_to_int(dag: &mut Dag, x: ExprId, zero_point: Option<ExprId>, to: DType) -> ExprId {
     let (lo, hi) = to.int_range().unwrap_or((0, 0));
     let rounded = dag.unary(UnaryFn::Round, x);
-    // |zero point| is at most 2^16, so the clamp keeps the sum within i32 and exact in f32.
-    let wide = (hi - lo) as f64 * 2.0;
-    let bounded = clamp(dag, rounded, -wide, wide);
-    let mut integer = dag.cast(DType::I32, bounded);
-    if let Some(zero_point) = zero_point {
-        let zero_point = dag.cast(DType::I32, zero_point);
-        integer = dag.binary(BinaryFn::Add, integer, zero_point);
+    let integer = dag.cast(DType::I32, rounded);
+    let bound = |dag: &mut Dag, value: i128| dag.constant(DType::I32, value as f64);
+    let (lo, hi, zero_point) = match zero_point.map(|zero| (zero, known_int(dag, zero))) {
+        None => (bound(dag, lo), bound(dag, hi), None),
+        Some((_, Some(zero))) => {
+            let zero = i128::from(zero);
+            let shift = (zero != 0).then(|| bound(dag, zero));
+            (bound(dag, lo - zero), bound(dag, hi - zero), shift)
+        }
+        Some((zero, None)) => {
+            let zero = dag.cast(DType::I32, zero);
+            let (lo, hi) = (bound(dag, lo), bound(dag, hi));
+            (dag.binary(BinaryFn::Sub, lo, zero), dag.binary(BinaryFn::Sub, hi, zero), Some(zero))
+        }
+    };
+    let upper = dag.binary(BinaryFn::Min, integer, hi);
+    let clamped = dag.binary(BinaryFn::Max, upper, lo);
+    let result = match zero_point {
+        Some(zero) => dag.binary(BinaryFn::Add, clamped, zero),
+        None => clamped,
+    };
+    dag.cast(to, result)
+}
+
+/// The value of an integer constant.
+fn known_int(dag: &Dag, id: ExprId) -> Option<i64> {
+    match (&dag[id].expr, dag.dtype(id).is_int()) {
+        (Expr::Const(bits), true) => Some(*bits as i64),
+        _ => None,
     }
-    let saturated = clamp(dag, integer, lo as f64, hi as f64);
-    dag.cast(to, saturated)
 }
 
 /// `(x - zero_point) * scale` in f32.
