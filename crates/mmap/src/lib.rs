@@ -4,6 +4,10 @@ use bytes::Bytes;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// Where files are mapped: address and length. [`release`] may touch nothing else.
+static MAPPINGS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
 
 /// Files smaller than this are read: a mapping costs a page table entry and faults for no gain.
 const MAP_FROM_BYTES: u64 = 1 << 20;
@@ -27,7 +31,52 @@ pub fn map_file(path: &Path) -> io::Result<Bytes> {
     // read as they are (every reader of the bytes treats them as untrusted, and none keeps a checked invariant about
     // them), and reading past a truncated end raises SIGBUS, which ends the process and corrupts nothing.
     let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file)? };
-    Ok(Bytes::from_owner(map))
+    Ok(Bytes::from_owner(Mapping::new(map)))
+}
+
+/// A mapping that is in [`MAPPINGS`] as long as it lives.
+struct Mapping(memmap2::Mmap);
+
+impl Mapping {
+    fn new(map: memmap2::Mmap) -> Self {
+        let entry = (map.as_ptr() as usize, map.len());
+        MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        Mapping(map)
+    }
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let entry = (self.0.as_ptr() as usize, self.0.len());
+        let mut mappings = MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner);
+        mappings.retain(|other| *other != entry);
+    }
+}
+
+/// Tells the system that mapped bytes will hardly be read again, so that they take no memory. They stay readable:
+/// reading them brings them back from the file. Bytes that are not mapped are left alone.
+pub fn release(bytes: &[u8]) {
+    let mappings = MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let (start, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
+    if !mappings.iter().any(|&(at, len)| at <= start && end <= at + len) {
+        return;
+    }
+    // SAFETY: no argument, no memory involved.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let Some(page) = usize::try_from(page).ok().filter(|page| page.is_power_of_two()) else { return };
+    let (first, last) = (start.next_multiple_of(page), end / page * page);
+    if first < last {
+        // SAFETY: the pages lie within a mapping that `map_file` made and that cannot end while the lock is held. It is
+        // a private mapping of a file that nobody writes to through it, so dropped pages are read from the file again.
+        // A failure only means that the memory stays in use.
+        unsafe { libc::madvise(first as *mut libc::c_void, last - first, libc::MADV_DONTNEED) };
+    }
 }
 
 fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
@@ -50,6 +99,19 @@ mod tests {
             fs::write(&path, &contents).unwrap();
             assert_eq!(map_file(&path).unwrap(), contents, "{len} bytes");
         }
+    }
+
+    #[test]
+    fn released_bytes_are_still_there_and_others_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let contents: Vec<u8> = (0..3usize << 20).map(|i| (i % 253) as u8).collect();
+        let path = dir.path().join("large");
+        fs::write(&path, &contents).unwrap();
+        let mapped = map_file(&path).unwrap();
+        release(&mapped[100..2 << 20]);
+        assert_eq!(mapped, contents);
+        release(&contents);
+        assert_eq!(contents[4096], (4096 % 253) as u8);
     }
 
     #[test]

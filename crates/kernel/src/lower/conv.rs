@@ -173,6 +173,7 @@ impl Lowering<'_, '_, '_> {
                     k_stride: 1,
                 };
                 let Ok(packed) = pack_f32(&source, mr) else { return false };
+                rabot_mmap::release(&bytes);
                 let view = self.packed_view(packed, DType::F32);
                 let group_stride = rows.next_multiple_of(mr) * k;
                 PackedWeights { view, group_stride, accumulator: DType::F32 }

@@ -79,7 +79,8 @@ impl Lowering<'_, '_, '_> {
             let last = if step < 0 { dim.clone() - Dim::from(1) } else { dim.clone() };
             let start = match start.as_const() {
                 Some(start) if start < 0 => (dim + Dim::from(start)).maximum(&Dim::from(0)),
-                Some(start) if start >= i64::from(i32::MAX) => last,
+                // Exporters write "to the end" as a large number.
+                Some(start) if start >= 1_000_000_000 => last,
                 _ => start.minimum(&last),
             };
             view = view.slice(axis, &start, step, &shape[axis]);
