@@ -83,7 +83,13 @@ fn check(function: UnaryFn, exact: fn(f64) -> f64, bound: f64) {
                 s.to_bits() == v.to_bits() || (s.is_nan() && v.is_nan()),
                 "{function:?}({x}): {s} and {v}"
             );
-            let error = ulps(s, exact(x as f64));
+            let exact = exact(x as f64);
+            // Documented: these two give 0 instead of denormals.
+            let flushed = matches!(function, UnaryFn::Exp | UnaryFn::Sigmoid) && s == 0.0;
+            if flushed && exact <= f32::MIN_POSITIVE as f64 * 1.000_01 {
+                continue;
+            }
+            let error = ulps(s, exact);
             if error > worst.0 {
                 worst = (error, x, s);
             }

@@ -1,7 +1,8 @@
 //! Functions of f32, expanded into primitive operations.
 //!
 //! Each is written once and works on scalars and on vectors, with the same operations in the same order, so both
-//! give the same bits. Errors are below 2.5 ULP (tests); limits, infinities, NaN and signed zeros are those of C.
+//! give the same bits. Errors are below 2.5 ULP (tests); limits, infinities, NaN and signed zeros are those of C, but
+//! `exp` and `sigmoid` give 0 instead of denormals.
 
 use crate::clif::ops::Ops;
 use crate::error::KernelError;
@@ -11,19 +12,18 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 /// Adding 1.5·2^23 to an f32 of magnitude below 2^22 rounds it to an integer, which is then in the low bits.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// e to the x.
+/// e to the x. Results below the smallest normal number become 0: denormals would make masked softmax crawl.
 ///
 /// **Source**: Cephes `expf` (S. Moshier): the polynomial and the split of ln 2.
 pub fn exp(o: &mut Ops, x: Value) -> Value {
-    // Beyond these the result is inf or 0 whatever x is; NaN passes.
-    let (low, high) = (o.f32(-104.0), o.f32(89.0));
-    let x = o.max_or_second(low, x);
-    let x = o.min_or_second(high, x);
+    let low = o.f32(EXP_LOWEST);
+    // Keeps the work below on normal numbers; NaN passes.
+    let clamped = o.max_or_second(low, x);
     let (log2e, rounder) = (o.f32(std::f32::consts::LOG2_E), o.f32(ROUNDER));
-    let shifted = o.mul_add(x, log2e, rounder);
+    let shifted = o.mul_add(clamped, log2e, rounder);
     let n = o.sub(shifted, rounder);
     let (ln2_high, ln2_low) = (o.f32(0.693_359_4), o.f32(-2.121_944_4e-4));
-    let r = o.neg_mul_add(n, ln2_high, x);
+    let r = o.neg_mul_add(n, ln2_high, clamped);
     let r = o.neg_mul_add(n, ln2_low, r);
     let p =
         o.polynomial(r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
@@ -31,22 +31,25 @@ pub fn exp(o: &mut Ops, x: Value) -> Value {
     let p = o.mul_add(p, square, r);
     let one = o.f32(1.0);
     let p = o.add(p, one);
-    // Two factors, since 2^n alone may be outside the range of f32 where the result is not.
-    let (bits, bias) = (o.bits(shifted), o.i32(ROUNDER.to_bits() as i32));
-    let n = o.sub(bits, bias);
-    let half = o.shr_signed(n, 1);
-    let rest = o.sub(n, half);
-    let (first, second) = (power_of_two(o, half), power_of_two(o, rest));
-    let scaled = o.mul(p, first);
-    o.mul(scaled, second)
+    // The integer is in the low bits of `shifted`: added to the exponent of p, it multiplies by 2^n.
+    let n = o.bits(shifted);
+    let n = o.shl(n, 23);
+    let bits = o.bits(p);
+    let bits = o.add(bits, n);
+    let scaled = o.float(bits);
+    let normal = o.compare(FloatCC::GreaterThanOrEqual, x, low);
+    let scaled = o.or_zero(normal, scaled);
+    // Too large, or NaN: the product with a huge number is inf or NaN.
+    let (high, huge) = (o.f32(EXP_HIGHEST), o.f32(f32::MAX));
+    let finite = o.compare(FloatCC::LessThanOrEqual, x, high);
+    let special = o.mul(x, huge);
+    o.select(finite, scaled, special)
 }
 
-fn power_of_two(o: &mut Ops, n: Value) -> Value {
-    let bias = o.i32(127);
-    let biased = o.add(n, bias);
-    let bits = o.shl(biased, 23);
-    o.float(bits)
-}
+/// Below, e to the x is no normal number: ln 2^-126.
+const EXP_LOWEST: f32 = -87.336_54;
+/// Above, e to the x overflows: ln of the largest number.
+const EXP_HIGHEST: f32 = 88.722_83;
 
 /// Natural logarithm.
 ///

@@ -220,6 +220,17 @@ impl<'f> Ops<'_, 'f> {
         self.ins().bitselect(condition, a, b)
     }
 
+    /// `condition ? a : 0` for f32.
+    pub fn or_zero(&mut self, condition: Value, a: Value) -> Value {
+        if self.wide {
+            let bits = self.bits(a);
+            let bits = self.and(condition, bits);
+            return self.float(bits);
+        }
+        let zero = self.f32(0.0);
+        self.select(condition, a, zero)
+    }
+
     /// The smaller float of `a` and `b`; `b` if either is NaN. One instruction on x86.
     pub fn min_or_second(&mut self, a: Value, b: Value) -> Value {
         let less = self.compare(FloatCC::LessThan, a, b);
