@@ -46,6 +46,13 @@ impl BuildArgs {
         Ok(Options { target: self.target.clone(), pipeline: self.pipeline.clone(), ..Options::default() })
     }
 
+    /// Checks that code for the target runs on this machine, before anything long is begun.
+    ///
+    /// **Errors**: what is missing.
+    pub(crate) fn check_runs_here(&self) -> Result<(), Failure> {
+        Ok(Profile::by_name(&self.target)?.runs_here()?)
+    }
+
     /// Number of threads.
     pub(crate) fn threads(&self) -> usize {
         usize::from(self.threads)

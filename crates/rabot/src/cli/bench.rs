@@ -62,6 +62,7 @@ struct Measured {
 /// **Errors**: the model or its inputs.
 pub(crate) fn run(args: &BenchArgs) -> Result<Status, Failure> {
     let mut options = args.model.options()?;
+    args.model.build.check_runs_here()?;
     let progress = Progress::new("compiling");
     let start = Instant::now();
     let model = args.model.import(&mut options)?;

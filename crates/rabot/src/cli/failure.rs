@@ -1,10 +1,11 @@
 //! Failures: one message, and how to go on.
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, ThemeCharacters, ThemeStyles};
+use rabot::codegen::CodegenError;
 use rabot::ir::interp::InterpError;
 use rabot::onnx::ImportError;
-use rabot::rewrite::{PassError, PipelineError};
-use rabot::{Error, RunError};
+use rabot::rewrite::PipelineError;
+use rabot::{Error, RunError, TargetError};
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -106,24 +107,21 @@ const PASSES: &str = "`rabot passes` lists the passes and their options";
 fn help_for(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<Error>() {
         return match error {
-            Error::Target(_) => Some("`rabot targets` lists the targets and which of them run here"),
+            Error::Target(inner) => Some(target_help(inner)),
             Error::Pipeline(_) => Some(PASSES),
             Error::UnknownDim { .. } => Some("`rabot inspect MODEL` lists the symbolic dims"),
             Error::Import(inner) => import_help(inner),
-            Error::Pass(PassError::Calibration { .. }) => Some("give inputs with --calibrate FILE.npz or a folder"),
             Error::Run(inner) => run_help(inner),
-            Error::Codegen(rabot::codegen::CodegenError::NotHere(_)) => {
-                Some("`rabot compile --emit obj` makes code for other machines; `rabot targets` says which run here")
-            }
-            Error::Codegen(rabot::codegen::CodegenError::Symbolic { .. }) => Some("give every dim a size with --dim"),
+            Error::Codegen(CodegenError::NotHere(inner)) => Some(target_help(inner)),
+            Error::Codegen(CodegenError::Symbolic { .. }) => Some("give every dim a size with --dim"),
             Error::Plan(_) | Error::Codegen(_) | Error::Graph(_) | Error::Pass(_) => None,
         };
     }
     if let Some(error) = error.downcast_ref::<RunError>() {
         return run_help(error);
     }
-    if error.is::<rabot::TargetError>() {
-        return Some("`rabot targets` lists the targets and which of them run here");
+    if let Some(error) = error.downcast_ref::<TargetError>() {
+        return Some(target_help(error));
     }
     if error.is::<PipelineError>() {
         return Some(PASSES);
@@ -136,11 +134,22 @@ fn help_for(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     }
 }
 
+fn target_help(error: &TargetError) -> &'static str {
+    match error {
+        TargetError::Arch { .. } | TargetError::Missing { .. } => {
+            "`rabot compile --emit obj` makes code for other machines; `rabot targets` says which targets run here"
+        }
+        TargetError::Unknown { .. } | TargetError::Parse { .. } | TargetError::Host(_) => {
+            "`rabot targets` lists the targets and which of them run here"
+        }
+    }
+}
+
 fn import_help(error: &ImportError) -> Option<&'static str> {
     match error {
         ImportError::Read { .. } => Some("MODEL is the path of an ONNX file"),
         ImportError::Wire { .. } | ImportError::Decode(_) | ImportError::NoGraph => {
-            Some("is the file complete? ONNX files kept with Git LFS are small text files until they are fetched")
+            Some("a model kept with Git LFS is a small text file until `git lfs pull` fetches it")
         }
         ImportError::Unsupported(_) => Some("`rabot ops` lists the operators that are supported"),
         _ => None,

@@ -5,7 +5,7 @@ use super::inputs::input_types;
 use super::progress::Progress;
 use super::{Failure, Status, output};
 use clap::Args;
-use rabot::ir::Graph;
+use rabot::ir::{Dim, Graph, Op};
 use rabot::kernel::PlanError;
 use rabot::onnx::{ImportError, Outline, outline_file};
 use rabot::rewrite::Stats;
@@ -47,6 +47,12 @@ struct Unsupported {
 }
 
 #[derive(Serialize)]
+struct Optimized {
+    nodes: usize,
+    constants_bytes: u64,
+}
+
+#[derive(Serialize)]
 struct Inspected {
     model: String,
     name: String,
@@ -65,6 +71,8 @@ struct Inspected {
     weights_bytes: u64,
     /// A number, or an expression over the symbolic dims; absent if the model cannot be imported.
     flops: Option<serde_json::Value>,
+    /// After the passes; absent if the model cannot be imported.
+    optimized: Option<Optimized>,
     supported: bool,
     unsupported: Vec<Unsupported>,
 }
@@ -84,7 +92,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status, Failure> {
             if let Some(path) = &args.model.calibrate {
                 options.calibration = super::inputs::calibration(path, &model.graph)?;
             }
-            inspected.unsupported = unplannable(model.graph, &options)?;
+            inspected.unsupported = unplannable(&mut inspected, model.graph, &options)?;
         }
         Err(Error::Import(ImportError::Unsupported(nodes))) => {
             inspected.unsupported = nodes.0.into_iter().map(from_import).collect();
@@ -119,6 +127,7 @@ fn from_outline(model: &str, outline: Outline) -> Inspected {
         parameters_by_dtype: outline.weights.into_iter().collect(),
         weights_bytes: outline.weights_bytes,
         flops: None,
+        optimized: None,
         supported: true,
         unsupported: Vec::new(),
     }
@@ -152,16 +161,31 @@ fn describe_graph(inspected: &mut Inspected, graph: &Graph) {
             *inspected.dtypes.entry(output.fact.dtype().name().to_owned()).or_insert(0) += 1;
         }
     }
-    let flops = Stats::of(graph).flops;
+    let flops = flops(graph);
     inspected.flops = Some(match flops.as_const() {
         Some(count) => count.into(),
         None => flops.to_string().into(),
     });
 }
 
-/// Nodes that no kernel can be planned for.
-fn unplannable(mut graph: Graph, options: &rabot::Options) -> Result<Vec<Unsupported>, Failure> {
+/// Operations of a graph, the larger branch of each conditional counted.
+fn flops(graph: &Graph) -> Dim {
+    let conditionals = graph.node_ids().filter_map(|id| match &graph.node(id).op {
+        Op::If(op) => Some(flops(&op.then_branch).maximum(&flops(&op.else_branch))),
+        _ => None,
+    });
+    conditionals.fold(Stats::of(graph).flops, |sum, branches| sum + branches)
+}
+
+/// Optimizes the graph, and gives the nodes that no kernel can be planned for.
+fn unplannable(
+    inspected: &mut Inspected,
+    mut graph: Graph,
+    options: &rabot::Options,
+) -> Result<Vec<Unsupported>, Failure> {
     rabot::optimize(&mut graph, options, &mut |_, _| {})?;
+    let stats = Stats::of(&graph);
+    inspected.optimized = Some(Optimized { nodes: stats.nodes, constants_bytes: stats.constants_bytes });
     match rabot::lower(&graph, &Profile::by_name(&options.target)?) {
         Ok(_) => Ok(Vec::new()),
         Err(Error::Plan(PlanError::Unsupported(nodes))) => {
@@ -185,14 +209,18 @@ fn text(inspected: &Inspected) -> String {
         line("producer", inspected.producer.clone());
     }
     let by_dtype = inspected.parameters_by_dtype.iter().map(|(dtype, count)| format!("{} {dtype}", grouped(*count)));
-    let by_dtype = by_dtype.collect::<Vec<_>>().join(", ");
-    line("parameters", format!("{} ({by_dtype}), {} bytes", grouped(inspected.parameters), grouped(inspected.weights_bytes)));
+    let by_dtype = by_dtype.collect::<Vec<_>>().join(" + ");
+    let none = if by_dtype.is_empty() { "0" } else { "" };
+    line("parameters", format!("{by_dtype}{none}, {} bytes", grouped(inspected.weights_bytes)));
     match &inspected.flops {
         Some(serde_json::Value::Number(count)) => {
             line("operations", count.as_u64().map_or_else(|| count.to_string(), grouped));
         }
         Some(serde_json::Value::String(count)) => line("operations", count.clone()),
         _ => {}
+    }
+    if let Some(Optimized { nodes, constants_bytes }) = &inspected.optimized {
+        line("optimized", format!("{nodes} operators, {} bytes of constants", grouped(*constants_bytes)));
     }
     if !inspected.dtypes.is_empty() {
         let dtypes = inspected.dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}"));

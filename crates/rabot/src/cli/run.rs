@@ -72,6 +72,9 @@ struct Ran {
 /// **Errors**: the model, its inputs or the place for its outputs.
 pub(crate) fn run(args: &RunArgs) -> Result<Status, Failure> {
     let mut options = args.model.options()?;
+    if !args.reference {
+        args.model.build.check_runs_here()?;
+    }
     let sets = args.inputs.sets()?;
     let folder = args.inputs.inputs.as_ref().is_some_and(|path| path.is_dir());
     check_outputs(args, folder)?;
