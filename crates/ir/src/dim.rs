@@ -102,6 +102,11 @@ impl Dim {
             return Dim::from(1);
         }
         let divisor_terms = divisor.terms();
+        if divisor_terms.len() > 1
+            && let Some(quotient) = self.multiple_of(divisor)
+        {
+            return quotient;
+        }
         let (mut exact, mut rest) = (BTreeMap::new(), BTreeMap::new());
         for (atoms, coefficient) in self.terms() {
             let divided = match divisor_terms.as_slice() {
@@ -123,6 +128,18 @@ impl Dim {
             (Some(a), Some(b)) if b > 0 => exact + Dim::from(a.div_euclid(b)),
             _ => exact + Self::atom(Atom::FloorDiv(rest, divisor.clone())),
         }
+    }
+
+    /// The single term `q` with `q * divisor == self`, if there is one.
+    fn multiple_of(&self, divisor: &Dim) -> Option<Dim> {
+        let (atoms, coefficient) = self.terms().pop()?;
+        let (by, by_coefficient) = divisor.terms().pop()?;
+        if by_coefficient == 0 || coefficient % by_coefficient != 0 {
+            return None;
+        }
+        let term = BTreeMap::from([(divide_monomial(&atoms, &by)?, coefficient / by_coefficient)]);
+        let quotient = Self::from_terms(term);
+        (quotient.clone() * divisor.clone() == *self).then_some(quotient)
     }
 
     /// `ceil(self / divisor)` for a positive divisor.
@@ -414,6 +431,8 @@ mod tests {
         assert_eq!(even.floor_div(&Dim::from(2)), Dim::from(2) * n() + Dim::from(3));
         assert_eq!((n() * Dim::symbol("m")).floor_div(&n()), Dim::symbol("m"));
         assert_eq!(n().floor_div(&Dim::from(2)).to_string(), "floordiv(n, 2)");
+        let sum = n() + Dim::from(3);
+        assert_eq!((sum.clone() * Dim::from(2)).floor_div(&sum), Dim::from(2));
         assert_eq!(Dim::from(-7).floor_div(&Dim::from(2)), Dim::from(-4));
     }
 

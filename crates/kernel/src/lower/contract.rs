@@ -312,6 +312,7 @@ impl Lowering<'_, '_, '_> {
             k_stride: product.b_k.as_usize()?,
         };
         let bytes = pack(&source).ok()?;
+        rabot_mmap::release(&constant);
         Some(self.packed_view(bytes, dtype))
     }
 
