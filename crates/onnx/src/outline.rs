@@ -45,7 +45,8 @@ pub fn outline_file(path: &Path, limits: &Limits) -> Result<Outline, ImportError
     let mut outline = head(&proto);
     outline.name = graph.name.clone();
     let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
-    let initialized: HashSet<&str> = graph.initializer.iter().chain(sparse).map(|t| t.name.as_str()).collect();
+    let initialized: HashSet<&str> =
+        graph.initializer.iter().chain(sparse).map(|t| t.name.as_str()).collect();
     let inputs = graph.input.iter().filter(|input| !initialized.contains(input.name.as_str()));
     outline.inputs = inputs.map(|info| (info.name.clone(), type_text(info))).collect();
     outline.outputs = graph.output.iter().map(|info| (info.name.clone(), type_text(info))).collect();
@@ -84,7 +85,11 @@ impl Outline {
             for attribute in &node.attribute {
                 attribute.g.iter().for_each(|graph| self.graph(graph));
                 attribute.graphs.iter().for_each(|graph| self.graph(graph));
-                attribute.t.iter().filter(|_| node.op_type == "Constant").for_each(|tensor| self.tensor(tensor));
+                attribute
+                    .t
+                    .iter()
+                    .filter(|_| node.op_type == "Constant")
+                    .for_each(|tensor| self.tensor(tensor));
             }
         }
     }

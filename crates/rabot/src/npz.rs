@@ -60,7 +60,9 @@ pub enum ArrayProblem {
     #[error("the npy header is not valid: {0}")]
     Header(String),
     /// rabot has no such element type.
-    #[error("numpy dtype `{0}` is not supported; there are bool, int8 to int64, uint8 to uint64, float16 to float64 and str")]
+    #[error(
+        "numpy dtype `{0}` is not supported; there are bool, int8 to int64, uint8 to uint64, float16 to float64 and str"
+    )]
     DType(String),
     /// There is more or less data than the header says.
     #[error("{dtype}{shape:?} needs {expected} bytes of data, found {actual}; is the file complete?")]
@@ -101,8 +103,11 @@ pub fn read_npy(path: &Path) -> Result<Tensor, NpzError> {
     let read_error = |error| NpzError::Read { path: path.to_owned(), error };
     let file = File::open(path).map_err(read_error)?;
     let bytes = file.metadata().map_err(read_error)?.len();
-    read_array(&mut BufReader::new(file), bytes)
-        .map_err(|problem| NpzError::Array { path: path.to_owned(), entry: None, problem })
+    read_array(&mut BufReader::new(file), bytes).map_err(|problem| NpzError::Array {
+        path: path.to_owned(),
+        entry: None,
+        problem,
+    })
 }
 
 /// Reads all arrays of a `.npz` file, in the order of the file.
@@ -112,8 +117,19 @@ pub fn read_npz(path: &Path) -> Result<Tensors, NpzError> {
     let read_error = |error| NpzError::Read { path: path.to_owned(), error };
     let file = File::open(path).map_err(read_error)?;
     let file_bytes = file.metadata().map_err(read_error)?.len();
+    read_archive(BufReader::new(file), file_bytes, path)
+}
+
+/// Reads all arrays of a `.npz` file that is in memory; `name` stands for it in errors.
+///
+/// **Errors**: as [`read_npz`].
+pub fn read_npz_bytes(bytes: &[u8], name: &str) -> Result<Tensors, NpzError> {
+    read_archive(io::Cursor::new(bytes), bytes.len() as u64, Path::new(name))
+}
+
+fn read_archive<R: Read + Seek>(reader: R, file_bytes: u64, path: &Path) -> Result<Tensors, NpzError> {
     let archive_error = |error| NpzError::Archive { path: path.to_owned(), error };
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(archive_error)?;
+    let mut archive = ZipArchive::new(reader).map_err(archive_error)?;
     let mut tensors = Tensors::with_capacity(archive.len());
     // Entries may share their compressed bytes; together they may not unfold to more than the file can.
     let mut budget = file_bytes.saturating_mul(MAX_INFLATION);
@@ -209,7 +225,8 @@ struct Layout {
 impl Header {
     /// Reads the Python literal `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`.
     fn parse(text: &[u8]) -> Result<Self, ArrayProblem> {
-        let text = std::str::from_utf8(text).map_err(|_| ArrayProblem::Header("it is not text".to_owned()))?;
+        let text =
+            std::str::from_utf8(text).map_err(|_| ArrayProblem::Header("it is not text".to_owned()))?;
         let mut cursor = Literal { rest: text };
         let (mut descr, mut fortran_order, mut shape) = (None, None, None);
         cursor.expect("{")?;
@@ -259,7 +276,9 @@ impl Header {
             },
         };
         let item_bytes = match kind.strip_prefix('U') {
-            Some(count) => count.parse::<usize>().ok().and_then(|n| n.checked_mul(4)).ok_or_else(unsupported)?,
+            Some(count) => {
+                count.parse::<usize>().ok().and_then(|n| n.checked_mul(4)).ok_or_else(unsupported)?
+            }
             None => dtype.size_bytes(),
         };
         let swapped = order == '>' || (order == '=' && cfg!(target_endian = "big"));
@@ -357,7 +376,8 @@ fn read_strings(bytes: &[u8], item_bytes: usize, count: usize) -> Result<Vec<Str
         return Ok(vec![String::new(); count]);
     }
     let decode = |item: &[u8]| {
-        let codes: Vec<u32> = item.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+        let codes: Vec<u32> =
+            item.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
         let length = codes.iter().rposition(|&code| code != 0).map_or(0, |last| last + 1);
         let char_of = |&code: &u32| char::from_u32(code).ok_or(ArrayProblem::Character(code));
         codes.iter().take(length).map(char_of).collect()
@@ -442,7 +462,8 @@ pub fn write_npz<W: Write + Seek>(writer: W, tensors: &Tensors) -> Result<(), Np
     for (name, tensor) in tensors {
         // The sizes are not known to the archive before they are written; beyond 4 GiB it needs another form.
         let large = tensor.bytes().len() as u64 > u64::from(u32::MAX) / 2;
-        let options = SimpleFileOptions::DEFAULT.compression_method(CompressionMethod::Stored).large_file(large);
+        let options =
+            SimpleFileOptions::DEFAULT.compression_method(CompressionMethod::Stored).large_file(large);
         archive.start_file(format!("{name}.npy"), options)?;
         write_npy(&mut archive, tensor).map_err(ZipError::Io)?;
     }

@@ -65,7 +65,8 @@ fn images(count: usize) -> Tensor {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
+    let entries =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> = entries.collect();
     names.sort();
     names
@@ -131,7 +132,14 @@ fn run_takes_a_folder_one_array_or_a_seed() {
     for count in [1usize, 3] {
         save(&inputs.join(format!("{count}.npz")).display().to_string(), "image", images(count));
     }
-    done(&["run", MODEL, "--inputs", &inputs.display().to_string(), "--outputs", &outputs.display().to_string()]);
+    done(&[
+        "run",
+        MODEL,
+        "--inputs",
+        &inputs.display().to_string(),
+        "--outputs",
+        &outputs.display().to_string(),
+    ]);
     assert_eq!(names(&outputs), ["1.npz", "3.npz"]);
     let three = npz::read_npz(&outputs.join("3.npz")).unwrap();
     assert_eq!(three["logits"].shape(), [3, 10]);
@@ -143,7 +151,9 @@ fn run_takes_a_folder_one_array_or_a_seed() {
     let row = &three["logits"].to_f64s()[..10];
     assert_eq!(top, row.iter().copied().fold(f64::MIN, f64::max));
 
-    let seeded = |seed: &str| json(&["run", MODEL, "--random", seed, "--dim", "batch=4", "--json"])["runs"][0]["outputs"].clone();
+    let seeded = |seed: &str| {
+        json(&["run", MODEL, "--random", seed, "--dim", "batch=4", "--json"])["runs"][0]["outputs"].clone()
+    };
     assert_eq!(seeded("1")[0]["shape"], serde_json::json!([4, 10]));
     assert_eq!(seeded("1"), seeded("1"));
     assert_ne!(seeded("1"), seeded("2"));
@@ -152,7 +162,8 @@ fn run_takes_a_folder_one_array_or_a_seed() {
 #[test]
 fn run_quantizes_with_calibration() {
     let pipeline = "cse,fold,algebra,fuse,fold,algebra,cse,quantize,dce,group";
-    let args = ["run", MODEL, "--inputs", TEST_DATA, "--pipeline", pipeline, "--calibrate", CALIBRATION, "--json"];
+    let args =
+        ["run", MODEL, "--inputs", TEST_DATA, "--pipeline", pipeline, "--calibrate", CALIBRATION, "--json"];
     assert_eq!(json(&args)["runs"][0]["outputs"][0]["name"], "logits");
     let args = ["run", MODEL, "--inputs", TEST_DATA, "--pipeline", pipeline];
     refused_after_note(&args, "calibrat");
@@ -187,7 +198,8 @@ fn compile_emits_every_form() {
     assert!(asm.contains("__aarch64") && asm.contains("fmla"), "no vectors in {} bytes", asm.len());
     let folder = folder();
     let file = path(&folder, "my-digits.o");
-    let args = ["compile", MODEL, "--emit", "obj", "--dim", "batch=1", "--target", "aarch64", "-o", &file, "--json"];
+    let args =
+        ["compile", MODEL, "--emit", "obj", "--dim", "batch=1", "--target", "aarch64", "-o", &file, "--json"];
     assert_eq!(json(&args)["files"].as_array().unwrap().len(), 2);
     assert_eq!(names(folder.path()), ["my-digits.h", "my-digits.o"]);
     let object = fs::read(&file).unwrap();
@@ -233,7 +245,8 @@ fn lists_are_complete() {
     assert!(has("Conv") && has("If") && has("Dropout") && !has("Loop"));
     assert!(done(&["ops"]).contains("MatMul"));
     let passes = json(&["passes", "--json"]);
-    let names: Vec<&str> = passes["passes"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
+    let names: Vec<&str> =
+        passes["passes"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
     for pass in passes["default_pipeline"].as_str().unwrap().split(',') {
         assert!(names.contains(&pass), "{pass}");
     }
@@ -257,7 +270,8 @@ fn files_that_are_no_models_are_refused() {
             (state >> 56) as u8
         })
         .collect();
-    let contents: [&[u8]; 5] = [&whole[..whole.len() / 2], &whole[..100], &noise, b"", b"version https://git-lfs"];
+    let contents: [&[u8]; 5] =
+        [&whole[..whole.len() / 2], &whole[..100], &noise, b"", b"version https://git-lfs"];
     for content in contents {
         fs::write(&file, content).unwrap();
         refused(&["run", &file, "--random", "1", "--dim", "batch=1", "--outputs", &out], &[&file]);
@@ -341,7 +355,11 @@ fn a_full_disk_is_an_error() {
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let output = Command::new(env!("CARGO_BIN_EXE_rabot")).arg("ops").stdout(full()).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).starts_with("error: cannot write to standard output"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).starts_with("error: cannot write to standard output"),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(PathBuf::from("/dev/full").exists());
 }
 

@@ -63,7 +63,8 @@ impl BuildArgs {
         match name.as_str() {
             "f32" => Ok(()),
             "f32-fast" | "bf16" | "f16" | "int8" => {
-                let failure = Failure::new(format!("--precision {name} is not supported yet; this version has f32"));
+                let failure =
+                    Failure::new(format!("--precision {name} is not supported yet; this version has f32"));
                 Err(failure.with_help("weights become int8 with a pass: `rabot passes` shows quantize"))
             }
             _ => Err(Failure::new(format!("unknown precision {}; this version has f32", quoted(name)))),

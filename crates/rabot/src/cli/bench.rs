@@ -34,7 +34,7 @@ pub(crate) struct BenchArgs {
     inputs: InputArgs,
 
     /// How long to run, in seconds
-    #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds, allow_negative_numbers = true)]
     seconds: f64,
 
     /// Print JSON

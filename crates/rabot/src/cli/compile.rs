@@ -122,7 +122,8 @@ fn kernels(
 
 /// Writes the object file and its header: both or none.
 fn object(args: &CompileArgs, plan: &Plan, profile: &Profile, path: &Path) -> Result<Status, Failure> {
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).filter(|stem| !stem.is_empty());
+    let stem =
+        path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).filter(|stem| !stem.is_empty());
     let stem = stem.ok_or_else(|| Failure::new(format!("`{}` is not the name of a file", path.display())))?;
     let ObjectFile { object, header } = emit_object(plan, profile, &stem).map_err(rabot::Error::from)?;
     let (object_path, header_path) = (path.with_extension("o"), path.with_extension("h"));
@@ -144,7 +145,9 @@ fn wrote(args: &CompileArgs, paths: &[&Path]) -> Result<(), Failure> {
     if args.json {
         let files: Vec<_> =
             paths.iter().map(|p| json!({ "path": p.display().to_string(), "bytes": size(p) })).collect();
-        return output::print_json(&json!({ "emit": args.emit.name(), "target": args.model.build.target, "files": files }));
+        return output::print_json(
+            &json!({ "emit": args.emit.name(), "target": args.model.build.target, "files": files }),
+        );
     }
     let lines = paths.iter().map(|path| format!("{} ({} bytes)\n", path.display(), size(path)));
     output::print(&lines.collect::<String>())

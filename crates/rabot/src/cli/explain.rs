@@ -12,7 +12,8 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const AFTER: &str = "Kinds: contract (matrix products and convolutions), loop, move (data are only moved), and host: a Rust
+const AFTER: &str =
+    "Kinds: contract (matrix products and convolutions), loop, move (data are only moved), and host: a Rust
 function, with the reason why it is not compiled.
 
 Examples:

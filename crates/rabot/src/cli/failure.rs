@@ -46,7 +46,8 @@ impl Failure {
 
     fn render(&self, color: bool) -> String {
         let styles = if color { ThemeStyles::ansi() } else { ThemeStyles::none() };
-        let characters = ThemeCharacters { error: "error:".to_owned(), vbar: ' ', ..ThemeCharacters::unicode() };
+        let characters =
+            ThemeCharacters { error: "error:".to_owned(), vbar: ' ', ..ThemeCharacters::unicode() };
         let handler = GraphicalReportHandler::new_themed(GraphicalTheme { characters, styles });
         let handler = handler.with_wrap_lines(false).without_cause_chain().with_urls(false);
         let mut text = String::new();
@@ -128,7 +129,9 @@ fn help_for(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     }
     match error.downcast_ref::<InterpError>() {
         Some(
-            InterpError::MissingInput { .. } | InterpError::UnknownInput { .. } | InterpError::InputType { .. },
+            InterpError::MissingInput { .. }
+            | InterpError::UnknownInput { .. }
+            | InterpError::InputType { .. },
         ) => Some(INPUTS),
         Some(InterpError::Op { .. } | InterpError::Graph(_)) | None => None,
     }
@@ -158,7 +161,9 @@ fn import_help(error: &ImportError) -> Option<&'static str> {
 
 fn run_help(error: &RunError) -> Option<&'static str> {
     match error {
-        RunError::MissingInput { .. } | RunError::UnknownInput { .. } | RunError::InputType { .. } => Some(INPUTS),
+        RunError::MissingInput { .. } | RunError::UnknownInput { .. } | RunError::InputType { .. } => {
+            Some(INPUTS)
+        }
         _ => None,
     }
 }

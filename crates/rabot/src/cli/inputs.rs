@@ -121,13 +121,15 @@ impl InputSet<'_> {
 }
 
 fn unknown_input(name: &str, names: &[String]) -> Failure {
-    let failure = Failure::new(format!("the model has no input {}; its inputs are {}", quoted(name), names.join(", ")));
+    let failure =
+        Failure::new(format!("the model has no input {}; its inputs are {}", quoted(name), names.join(", ")));
     failure.with_help("`rabot inspect MODEL` lists the inputs with their dtypes and shapes")
 }
 
 /// The npz files of a folder, by name.
 fn npz_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let failed = |error: std::io::Error| Failure::new(format!("cannot read folder `{}`: {error}", folder.display()));
+    let failed =
+        |error: std::io::Error| Failure::new(format!("cannot read folder `{}`: {error}", folder.display()));
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -186,15 +188,20 @@ pub(crate) fn check(graph: &Graph, inputs: &Tensors) -> Result<(), Failure> {
             } else if let Some(symbol) = dim.as_symbol() {
                 let &mut (first, other) = sizes.entry(symbol.to_owned()).or_insert((size, name));
                 if first != size {
-                    problems.push(format!("dim `{symbol}` is {size} in input `{name}`, but {first} in `{other}`"));
+                    problems.push(format!(
+                        "dim `{symbol}` is {size} in input `{name}`, but {first} in `{other}`"
+                    ));
                 }
             }
         }
     }
     let names = input_names(graph);
-    problems.extend(inputs.keys().filter(|name| !names.contains(*name)).map(|name| {
-        format!("the model has no input `{name}`; its inputs are {}", names.join(", "))
-    }));
+    problems.extend(
+        inputs
+            .keys()
+            .filter(|name| !names.contains(*name))
+            .map(|name| format!("the model has no input `{name}`; its inputs are {}", names.join(", "))),
+    );
     if problems.is_empty() {
         return Ok(());
     }
@@ -222,7 +229,8 @@ pub(crate) fn fill_random(graph: &Graph, inputs: &mut Tensors, seed: u64) -> Res
         }
         let shape: Vec<usize> = ty.shape.iter().map(|dim| size_of(dim, &sizes, &mut assumed)).collect();
         // Each input has a seed of its own, so that giving one does not change the others.
-        let mut random = SplitMix64::new(seed.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let mut random =
+            SplitMix64::new(seed.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         inputs.insert(name.to_owned(), random_tensor(name, ty.dtype, &shape, &mut random)?);
     }
     if !assumed.is_empty() {
@@ -243,12 +251,20 @@ fn size_of(dim: &Dim, sizes: &HashMap<String, usize>, assumed: &mut Vec<String>)
     dim.eval(&known).ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(1)
 }
 
-fn random_tensor(name: &str, dtype: DType, shape: &[usize], random: &mut SplitMix64) -> Result<Tensor, Failure> {
+fn random_tensor(
+    name: &str,
+    dtype: DType,
+    shape: &[usize],
+    random: &mut SplitMix64,
+) -> Result<Tensor, Failure> {
     if dtype == DType::String {
-        return Err(Failure::new(format!("input `{name}` is of strings, which cannot be made up; give it with --input")));
+        return Err(Failure::new(format!(
+            "input `{name}` is of strings, which cannot be made up; give it with --input"
+        )));
     }
     let too_large = || Failure::new(format!("input `{name}`, {dtype}{shape:?}, is too large to make up"));
-    let elements = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim)).ok_or_else(too_large)?;
+    let elements =
+        shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim)).ok_or_else(too_large)?;
     // The numbers are made as f64, whatever the dtype.
     elements.checked_mul(8).filter(|&bytes| bytes <= MAX_RANDOM_BYTES).ok_or_else(too_large)?;
     let mut values: Vec<f64> = Vec::new();
@@ -263,7 +279,9 @@ fn random_tensor(name: &str, dtype: DType, shape: &[usize], random: &mut SplitMi
 
 fn parse_input(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), PathBuf::from(file))),
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.to_owned(), PathBuf::from(file)))
+        }
         _ => Err("expected NAME=FILE.npy".to_owned()),
     }
 }

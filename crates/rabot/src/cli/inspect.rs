@@ -14,7 +14,8 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-const AFTER: &str = "Operations (FLOPs) are those of convolutions and matrix products, a multiply-add counted as two.
+const AFTER: &str =
+    "Operations (FLOPs) are those of convolutions and matrix products, a multiply-add counted as two.
 
 Examples:
   rabot inspect model.onnx
@@ -83,7 +84,8 @@ struct Inspected {
 pub(crate) fn run(args: &InspectArgs) -> Result<Status, Failure> {
     let mut options = args.model.options()?;
     let progress = Progress::new("reading the model");
-    let outline = outline_file(&args.model.model, &options.limits).map_err(|e| args.model.about_model(e.into()))?;
+    let outline =
+        outline_file(&args.model.model, &options.limits).map_err(|e| args.model.about_model(e.into()))?;
     let mut inspected = from_outline(&args.model.model.display().to_string(), outline);
     match rabot::import(&args.model.model, &options) {
         Ok(model) => {
@@ -110,7 +112,8 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Status, Failure> {
 }
 
 fn from_outline(model: &str, outline: Outline) -> Inspected {
-    let values = |list: Vec<(String, String)>| list.into_iter().map(|(name, ty)| Value { name, ty }).collect();
+    let values =
+        |list: Vec<(String, String)>| list.into_iter().map(|(name, ty)| Value { name, ty }).collect();
     let domain = |name: String| if name.is_empty() { "ai.onnx".to_owned() } else { name };
     Inspected {
         model: model.to_owned(),
@@ -142,7 +145,8 @@ fn from_import(node: rabot::onnx::UnsupportedNode) -> Unsupported {
 
 /// What inference tells, with the sizes that were given for dims.
 fn describe_graph(inspected: &mut Inspected, graph: &Graph) {
-    let input = |(name, ty): (&str, &rabot::ir::ValueType)| Value { name: name.to_owned(), ty: ty.to_string() };
+    let input =
+        |(name, ty): (&str, &rabot::ir::ValueType)| Value { name: name.to_owned(), ty: ty.to_string() };
     inspected.inputs = input_types(graph).into_iter().map(input).collect();
     let outputs = graph.outputs().iter();
     inspected.outputs =
@@ -208,7 +212,8 @@ fn text(inspected: &Inspected) -> String {
     if !inspected.producer.is_empty() {
         line("producer", inspected.producer.clone());
     }
-    let by_dtype = inspected.parameters_by_dtype.iter().map(|(dtype, count)| format!("{} {dtype}", grouped(*count)));
+    let by_dtype =
+        inspected.parameters_by_dtype.iter().map(|(dtype, count)| format!("{} {dtype}", grouped(*count)));
     let by_dtype = by_dtype.collect::<Vec<_>>().join(" + ");
     let none = if by_dtype.is_empty() { "0" } else { "" };
     line("parameters", format!("{by_dtype}{none}, {} bytes", grouped(inspected.weights_bytes)));

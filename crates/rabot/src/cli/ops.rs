@@ -20,7 +20,8 @@ pub(crate) struct OpsArgs {
 pub(crate) fn run(args: &OpsArgs) -> Result<Status, Failure> {
     let ops = supported_ops();
     if args.json {
-        let list: Vec<_> = ops.iter().map(|(op, composed)| json!({ "op": op, "composed": composed })).collect();
+        let list: Vec<_> =
+            ops.iter().map(|(op, composed)| json!({ "op": op, "composed": composed })).collect();
         output::print_json(&json!({ "newest_opset": NEWEST_OPSET, "ops": list }))?;
         return Ok(Status::Done);
     }
@@ -30,7 +31,8 @@ pub(crate) fn run(args: &OpsArgs) -> Result<Status, Failure> {
         table.add_row([op, how]);
     }
     let count = ops.len();
-    let text = format!("{table}\n{count} operators of ONNX's own set, in every version up to {NEWEST_OPSET}\n");
+    let text =
+        format!("{table}\n{count} operators of ONNX's own set, in every version up to {NEWEST_OPSET}\n");
     output::print(&text)?;
     Ok(Status::Done)
 }

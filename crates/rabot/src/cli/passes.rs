@@ -42,7 +42,11 @@ pub(crate) fn run(args: &PassesArgs) -> Result<Status, Failure> {
     let mut rows = Vec::new();
     for info in PASSES {
         let pass = (info.make)(&Options::new(info.name, info.options))?;
-        let option = |o: &rabot::rewrite::OptionInfo| OptionRow { name: o.name, default: o.default, summary: o.summary };
+        let option = |o: &rabot::rewrite::OptionInfo| OptionRow {
+            name: o.name,
+            default: o.default,
+            summary: o.summary,
+        };
         rows.push(Row {
             name: info.name,
             summary: pass.summary(),
@@ -63,7 +67,11 @@ pub(crate) fn run(args: &PassesArgs) -> Result<Status, Failure> {
         let mut table = output::table(&["option", "default", "meaning"]);
         for row in &rows {
             for option in &row.options {
-                table.add_row([&format!("{}{{{}=...}}", row.name, option.name), option.default, option.summary]);
+                table.add_row([
+                    &format!("{}{{{}=...}}", row.name, option.name),
+                    option.default,
+                    option.summary,
+                ]);
             }
         }
         text.push_str(&format!("{table}\n\n"));

@@ -44,7 +44,7 @@ pub(crate) struct RunArgs {
 
 /// What runs the model.
 enum Engine {
-    Compiled(Session),
+    Compiled(Box<Session>),
     Interpreter(Graph),
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Status, Failure> {
 fn engine(args: &RunArgs, mut graph: Graph, options: &rabot::Options) -> Result<Engine, Failure> {
     if !args.reference {
         let compiled = rabot::compile_graph(graph, options)?;
-        return Ok(Engine::Compiled(args.model.session(&compiled.program)?));
+        return Ok(Engine::Compiled(Box::new(args.model.session(&compiled.program)?)));
     }
     if options.pipeline.is_some() {
         rabot::optimize(&mut graph, options, &mut |_, _| {})?;
@@ -132,12 +132,22 @@ fn check_outputs(args: &RunArgs, folder: bool) -> Result<(), Failure> {
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
-        return Err(Failure::new(format!("cannot write `{}`: there is no folder `{}`", path.display(), parent.display())));
+        return Err(Failure::new(format!(
+            "cannot write `{}`: there is no folder `{}`",
+            path.display(),
+            parent.display()
+        )));
     }
     Ok(())
 }
 
-fn one(args: &RunArgs, engine: &Engine, set: &InputSet<'_>, inputs: &Tensors, folder: bool) -> Result<Ran, Failure> {
+fn one(
+    args: &RunArgs,
+    engine: &Engine,
+    set: &InputSet<'_>,
+    inputs: &Tensors,
+    folder: bool,
+) -> Result<Ran, Failure> {
     let about = |failure: Failure| match &set.path {
         Some(path) => failure.about(&path.display().to_string()),
         None => failure,

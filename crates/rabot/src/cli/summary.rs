@@ -71,7 +71,8 @@ impl Summary {
 }
 
 /// Headings of [`Summary::cells`].
-pub(crate) const HEADINGS: [&str; 6] = ["output", "dtype", "shape", ">min", ">max", "largest of the first row"];
+pub(crate) const HEADINGS: [&str; 6] =
+    ["output", "dtype", "shape", ">min", ">max", "largest of the first row"];
 
 /// A number in six digits or fewer.
 pub(crate) fn short(value: f64) -> String {

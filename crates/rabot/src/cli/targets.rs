@@ -60,7 +60,13 @@ pub(crate) fn run(args: &TargetsArgs) -> Result<Status, Failure> {
     for row in rows {
         let here = if row.runs_here { "yes" } else { "no" };
         let bits = row.vector_bits.to_string();
-        table.add_row([row.name, row.arch.to_owned(), bits, here.to_owned(), row.missing.unwrap_or_default()]);
+        table.add_row([
+            row.name,
+            row.arch.to_owned(),
+            bits,
+            here.to_owned(),
+            row.missing.unwrap_or_default(),
+        ]);
     }
     output::print(&format!("{table}\n"))?;
     Ok(Status::Done)
