@@ -51,11 +51,19 @@ fn problems() -> Vec<Problem> {
     ]
 }
 
-fn kernel(sizes: [usize; 3], a: Operand, b: Operand, dtype: DType, bias: usize, tile: Tile) -> ContractKernel {
+fn kernel(
+    sizes: [usize; 3],
+    a: Operand,
+    b: Operand,
+    dtype: DType,
+    bias: usize,
+    tile: Tile,
+) -> ContractKernel {
     let [m, n, k] = sizes.map(|size| Size::Const(size as i64));
     let accumulator = if dtype == DType::F32 { DType::F32 } else { DType::I32 };
     let packed = if dtype == DType::F32 { DType::F32 } else { DType::I16 };
-    let in_memory = |operand: &Operand| if matches!(operand, Operand::Packed { .. }) { packed } else { dtype };
+    let in_memory =
+        |operand: &Operand| if matches!(operand, Operand::Packed { .. }) { packed } else { dtype };
     let mut epilogue = Dag::default();
     let sum = epilogue.push(Expr::Accumulator, accumulator);
     let access = Access { strides: vec![(bias, Size::Const(1))], ..Access::default() };
@@ -162,8 +170,10 @@ fn measure(profile: &Profile, problem: &Problem) -> Result<(), Box<dyn std::erro
         Size::Param(_) => 0,
     });
     let items = m.div_ceil(kernel.tile.rows) * n.div_ceil(kernel.tile.columns);
-    // Words, so that buffers are aligned; small integers are harmless floats.
-    let mut buffers: Vec<Vec<u64>> = problem.elements.iter().map(|len| vec![0; len.div_ceil(2) + 8]).collect();
+    // Words, so that buffers are aligned; as floats or integers these are small numbers. Memory that was never
+    // written would all be one page of zeros.
+    let mut buffers: Vec<Vec<u64>> =
+        problem.elements.iter().map(|len| vec![0x0101_0101_0101_0101; len.div_ceil(2) + 8]).collect();
     let scratch_bytes = scratch_bytes(kernel, &Dim::from(k)).as_usize().ok_or("scratch")?;
     let mut scratch = vec![0u64; scratch_bytes / 8 + 8];
     let aligned = scratch.as_mut_ptr().cast::<u8>();

@@ -5,9 +5,10 @@ mod contraction;
 
 use common::{access, arg, bytes, load, store, typed, values};
 use contraction::{items, run, scalar};
+use rabot_codegen::{CodegenError, KernelError, asm_text, compile_jit};
 use rabot_kernel::{
-    Access, Arg, BinaryFn, ContractKernel, Dag, Expr, ExprId, Operand, PackSource, Size, Tile, UnaryFn,
-    pack_f32, pack_i16,
+    Access, Arg, BinaryFn, ContractKernel, Dag, Expr, ExprId, KernelDesc, Operand, PackSource, Size, Tile,
+    UnaryFn, pack_f32, pack_i16,
 };
 use rabot_target::Profile;
 use rabot_tensor::DType;
@@ -525,4 +526,69 @@ fn integers_are_exact() {
             }
         }
     }
+}
+
+#[test]
+fn code_for_other_machines() {
+    for name in ["aarch64", "riscv64", "x86-64-v2", "x86-64-v4"] {
+        let profile = Profile::by_name(name).unwrap();
+        for (a, b) in LAYOUTS.iter().flat_map(|a| LAYOUTS.map(|b| (*a, b))) {
+            for dtype in [DType::F32, DType::U8] {
+                let mut sizes = Sizes { symbolic: true, params: Vec::new() };
+                let value = |_: usize, _: usize, _: usize| vec![0; dtype.size_bytes()];
+                let tile = tile(8, 8, 2, 2);
+                let e =
+                    Elements { batch: 1, lines: 9, k: 5, dtype, zero_point: 3, value: &value, shared: false };
+                let (a, b) = (make(&mut sizes, 0, a, tile.mr, &e), make(&mut sizes, 1, b, tile.nr, &e));
+                let accumulator = if dtype == DType::F32 { DType::F32 } else { DType::I32 };
+                let (epilogue, value, to) = epilogue(After::Nothing, accumulator, &mut sizes, 9, 9);
+                let kernel = ContractKernel {
+                    args: vec![
+                        arg(a.dtype, false),
+                        arg(b.dtype, false),
+                        arg(DType::F32, false),
+                        arg(accumulator, true),
+                    ],
+                    batch: vec![Size::Const(1)],
+                    m: sizes.size(9),
+                    n: sizes.size(9),
+                    k: sizes.size(5),
+                    a: a.operand,
+                    b: b.operand,
+                    accumulator,
+                    epilogue,
+                    stores: vec![store(3, to, value)],
+                    tile,
+                };
+                let text = asm_text(&common::plan(KernelDesc::Contract(kernel)), 0, &profile).unwrap();
+                assert!(!text.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_compiled_is_an_error() {
+    let profile = &levels()[0];
+    let (a, b, after, tile) = (Layout::Terms, Layout::Terms, After::Nothing, tile(12, 4, 1, 1));
+    let p = Problem { batch: 1, m: 2, n: 2, k: 2, a, b, symbolic: false, shared: false, after, tile };
+    let value = |_: usize, _: usize, _: usize| vec![0; 4];
+    let e =
+        Elements { batch: 1, lines: 2, k: 2, dtype: DType::F32, zero_point: 0, value: &value, shared: false };
+    let (kernel, _) = compute(&p, profile, DType::F32, [&e, &e], &[0.0; 2]);
+    let error = |change: &dyn Fn(&mut ContractKernel)| {
+        let mut kernel = kernel.clone();
+        change(&mut kernel);
+        let error = compile_jit(&common::plan(KernelDesc::Contract(kernel)), profile).unwrap_err();
+        let CodegenError::Kernel { reason, .. } = error else { panic!("{error}") };
+        reason
+    };
+    let reason = error(&|kernel| kernel.accumulator = DType::F64);
+    assert!(matches!(reason, KernelError::DType { dtype: DType::F64, .. }), "{reason}");
+    let reason = error(&|kernel| kernel.args[0].dtype = DType::I64);
+    assert!(matches!(reason, KernelError::DType { dtype: DType::I64, .. }), "{reason}");
+    let reason = error(&|kernel| kernel.tile.rows = 13);
+    assert!(matches!(reason, KernelError::Inconsistent(_)), "{reason}");
+    let reason = error(&|kernel| kernel.batch = vec![]);
+    assert!(matches!(reason, KernelError::Inconsistent(_)), "{reason}");
 }

@@ -15,7 +15,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::Variable;
-use rabot_kernel::{ContractKernel, IN_PLACE_ROWS, Operand, SCRATCH_ALIGN_BYTES, Size};
+use rabot_kernel::{ContractKernel, IN_PLACE_ROWS, Operand, Patches, SCRATCH_ALIGN_BYTES, Size};
 use rabot_tensor::DType;
 
 /// Accumulators (vectors) of micro-kernels that take several panels: enough chains to hide the latency of a
@@ -48,45 +48,51 @@ fn check(cx: &KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
     if !matches!(kernel.accumulator, DType::F32 | DType::I32) {
         return Err(KernelError::DType { operation: "contraction".to_owned(), dtype: kernel.accumulator });
     }
-    let integers = kernel.accumulator == DType::I32;
-    for operand in [&kernel.a, &kernel.b] {
-        let dtype = cx.arg(operand.arg())?.dtype;
-        let allowed: &[DType] = match (operand, integers) {
-            (Operand::Packed { .. }, false) => &[DType::F32],
-            (Operand::Packed { .. }, true) => &[DType::I16],
-            (_, false) => &[DType::F32, DType::F16, DType::BF16],
-            (_, true) => &[DType::I8, DType::U8],
-        };
-        if !allowed.contains(&dtype) {
-            return Err(KernelError::DType { operation: "operand of a contraction".to_owned(), dtype });
-        }
-        let (batch, axes) = match operand {
-            Operand::Packed { batch, .. } | Operand::Strided { batch, .. } => (batch, None),
-            Operand::Patches(patches) => (&patches.batch, Some(patches)),
-        };
-        if batch.len() != kernel.batch.len() {
-            return inconsistent(format!(
-                "{} batch strides for {} batch dims",
-                batch.len(),
-                kernel.batch.len()
-            ));
-        }
-        if let Some(p) = axes {
-            let axes = p.input.len();
-            let lens =
-                [p.input_strides.len(), p.output.len(), p.kernel.len(), p.strides.len(), p.dilations.len()];
-            if axes == 0 || lens.iter().chain([&p.pads.len()]).any(|len| *len != axes) {
-                return inconsistent(format!(
-                    "patches of {axes} axes with lists of {lens:?} and {}",
-                    p.pads.len()
-                ));
-            }
-        }
+    if matches!(kernel.a, Operand::Patches(_)) {
+        return inconsistent("patches are the right operand of a contraction".to_owned());
     }
-    match kernel.a {
-        Operand::Patches(_) => inconsistent("patches are the right operand of a contraction".to_owned()),
-        _ => Ok(()),
+    [&kernel.a, &kernel.b].into_iter().try_for_each(|operand| check_operand(cx, kernel, operand))
+}
+
+fn check_operand(cx: &KernelCx, kernel: &ContractKernel, operand: &Operand) -> Result<(), KernelError> {
+    let dtype = cx.arg(operand.arg())?.dtype;
+    let allowed: &[DType] = match (operand, kernel.accumulator == DType::I32) {
+        (Operand::Packed { .. }, false) => &[DType::F32],
+        (Operand::Packed { .. }, true) => &[DType::I16],
+        (_, false) => &[DType::F32, DType::F16, DType::BF16],
+        (_, true) => &[DType::I8, DType::U8],
+    };
+    if !allowed.contains(&dtype) {
+        return Err(KernelError::DType { operation: "operand of a contraction".to_owned(), dtype });
     }
+    let batch = match operand {
+        Operand::Packed { batch, .. } | Operand::Strided { batch, .. } => batch,
+        Operand::Patches(patches) => {
+            check_patches(patches)?;
+            &patches.batch
+        }
+    };
+    let (strides, dims) = (batch.len(), kernel.batch.len());
+    if strides == dims {
+        return Ok(());
+    }
+    Err(KernelError::Inconsistent(format!("{strides} batch strides for {dims} batch dims")))
+}
+
+fn check_patches(patches: &Patches) -> Result<(), KernelError> {
+    let p = patches;
+    let axes = p.input.len();
+    let sizes = [p.input_strides.len(), p.output.len(), p.pads.len()];
+    let lengths = [sizes, [p.kernel.len(), p.strides.len(), p.dilations.len()]].concat();
+    if axes == 0 || lengths.iter().any(|length| *length != axes) {
+        return Err(KernelError::Inconsistent(format!("patches of {axes} axes with lists of {lengths:?}")));
+    }
+    if [&p.kernel, &p.strides, &p.dilations].into_iter().flatten().any(|value| *value == 0) {
+        return Err(KernelError::Inconsistent(
+            "patches with an extent, a step or a distance of 0".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 fn common(cx: &mut KernelCx, kernel: &ContractKernel) -> Common {

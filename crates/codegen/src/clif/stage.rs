@@ -17,8 +17,9 @@ use rabot_kernel::{
 };
 use rabot_tensor::DType;
 
-/// Inner loops of at most this many points, all extents constant, are unrolled: windows of pools and convolutions.
-const WINDOW: i64 = 32;
+/// The last inner loops are unrolled while they have at most this many points, all extents constant: windows of
+/// pools and convolutions. More (5 × 5 at once) would not leave registers for the weights.
+const WINDOW: i64 = 9;
 
 /// What is found out about a stage before code is emitted.
 pub(crate) struct StageInfo {
@@ -28,7 +29,7 @@ pub(crate) struct StageInfo {
     by_inner: bool,
     /// Rough number of instructions at a point.
     pub(crate) cost: usize,
-    /// Number of inner points, if all inner loops are unrolled; else 0.
+    /// Number of inner points that are unrolled together.
     pub(crate) window: usize,
     /// For each node, the set of coordinates that it depends on (a bit each), and [`REDUCED`].
     depends: Vec<u64>,
@@ -56,7 +57,7 @@ impl StageInfo {
             by_outer: vectors && last_outer.is_some_and(|lane| vectorizable(kernel, stage, lane)),
             by_inner: vectors && last_inner.is_some_and(|lane| vectorizable(kernel, stage, lane)),
             cost,
-            window: window(&stage.inner).unwrap_or(0) as usize,
+            window: (0..stage.inner.len()).find_map(|i| window(&stage.inner[i..])).unwrap_or(1) as usize,
             depends,
             pinned,
         })
@@ -72,6 +73,7 @@ impl StageInfo {
     }
 }
 
+/// Number of points of inner loops, if it is small and known.
 fn window(inner: &[Size]) -> Option<i64> {
     let product = inner.iter().try_fold(1i64, |product, size| match size {
         Size::Const(extent) => product.checked_mul((*extent).max(0)),
