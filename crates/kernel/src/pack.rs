@@ -89,7 +89,8 @@ impl ContractKernel {
     /// True if an item packs A into scratch, or most of it.
     pub fn packs_a(&self) -> bool {
         let few = matches!(self.m, Size::Const(m) if m <= IN_PLACE_ROWS as i64);
-        !matches!(self.a, Operand::Packed { .. }) && !(few && self.reads_a_in_place())
+        let ready = matches!(self.a, Operand::Packed { .. }) || (few && self.reads_a_in_place());
+        !ready
     }
 
     /// True if an item packs B into scratch.
@@ -200,14 +201,8 @@ fn pack_f32_from<const N: usize>(
     let (elements, _) = source.bytes.as_chunks::<N>();
     in_panels(source, width, source.k, |batch, first, block| {
         let (block, _) = block.as_chunks_mut::<4>();
-        let panels = |block: &mut [[u8; 4]], visit: &mut dyn FnMut(&mut [[u8; 4]], usize, usize)| {
-            for (at, panel) in block.chunks_mut(source.k * width).enumerate() {
-                let column = first + at * width;
-                visit(panel, column, width.min(source.outer - column));
-            }
-        };
         if source.k_stride == 1 && source.outer_stride != 1 {
-            panels(block, &mut |panel, column, lanes| {
+            for_each_panel(source, width, first, block, |panel, column, lanes| {
                 for (at, terms) in panel.chunks_mut(TERMS_ABREAST * width).enumerate() {
                     for lane in 0..lanes {
                         let line = &elements[source.index(batch, column + lane, at * TERMS_ABREAST)..];
@@ -222,7 +217,7 @@ fn pack_f32_from<const N: usize>(
             return;
         }
         for k in 0..source.k {
-            panels(block, &mut |panel, column, lanes| {
+            for_each_panel(source, width, first, block, |panel, column, lanes| {
                 let to = panel[k * width..][..lanes].iter_mut();
                 let line = &elements[source.index(batch, column, k)..];
                 if source.outer_stride == 1 {
@@ -234,6 +229,20 @@ fn pack_f32_from<const N: usize>(
             });
         }
     })
+}
+
+/// Calls `visit` with each panel of a block, its first row or column, and how many of them are there.
+fn for_each_panel(
+    source: &PackSource<'_>,
+    width: usize,
+    first: usize,
+    block: &mut [[u8; 4]],
+    mut visit: impl FnMut(&mut [[u8; 4]], usize, usize),
+) {
+    for (at, panel) in block.chunks_mut(source.k * width).enumerate() {
+        let column = first + at * width;
+        visit(panel, column, width.min(source.outer - column));
+    }
 }
 
 fn pack_i16_from(

@@ -38,10 +38,11 @@ pub fn emit_contract(cx: &mut KernelCx, kernel: &ContractKernel) -> Result<(), K
 fn check(cx: &KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
     let tile = kernel.tile;
     let inconsistent = |message: String| Err(KernelError::Inconsistent(message));
-    if tile.mr == 0 || tile.nr == 0 || tile.nr % 4 != 0 || tile.mr * tile.nr > 256 {
+    if tile.mr == 0 || tile.nr == 0 || !tile.nr.is_multiple_of(4) || tile.mr * tile.nr > 256 {
         return inconsistent(format!("a micro-kernel of {} × {}", tile.mr, tile.nr));
     }
-    if tile.rows == 0 || tile.rows % tile.mr != 0 || tile.columns == 0 || tile.columns % tile.nr != 0 {
+    let whole = tile.rows.is_multiple_of(tile.mr) && tile.columns.is_multiple_of(tile.nr);
+    if tile.rows == 0 || tile.columns == 0 || !whole {
         let (rows, columns) = (tile.rows, tile.columns);
         return inconsistent(format!("blocks of {rows} × {columns} of tiles of {} × {}", tile.mr, tile.nr));
     }

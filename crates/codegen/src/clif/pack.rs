@@ -29,6 +29,18 @@ pub(super) struct Lines {
     pub k: Size,
 }
 
+/// A panel of a strided matrix.
+struct Panel<'a> {
+    lines: &'a Lines,
+    /// The row or column in its first lane.
+    first: Value,
+    /// Where it goes.
+    start: Value,
+    width: usize,
+    /// Where lanes that are not there read.
+    missing: Value,
+}
+
 /// How elements are read.
 #[derive(Clone, Copy)]
 pub(super) struct Source {
@@ -87,7 +99,7 @@ impl Contraction<'_, '_, '_> {
         self.for_range(zero, lines.count, width as i64, |c, first| {
             let offset = c.mul(first, c.common.line_bytes);
             let panel = c.add(block, offset);
-            if c.cx.target.vectors && width % GROUP == 0 && lines.outer == Size::Const(1) {
+            if c.cx.target.vectors && width.is_multiple_of(GROUP) && lines.outer == Size::Const(1) {
                 let end = c.add_int(first, width as i64);
                 let whole = c.ins().icmp(IntCC::SignedLessThanOrEqual, end, lines.count);
                 c.if_else(
@@ -136,43 +148,57 @@ impl Contraction<'_, '_, '_> {
 
     /// A panel, a few lanes at a time.
     fn pack_groups(&mut self, lines: &Lines, first: Value, panel: Value, width: usize, missing: Value) {
-        let group = [GROUP, 2, 1].into_iter().find(|group| width % group == 0).unwrap_or(1);
+        let (zero, whole) = (self.int(0), width / GROUP * GROUP);
+        let end = self.int(whole as i64);
+        let panel = Panel { lines, first, start: panel, width, missing };
+        if whole > 0 {
+            self.for_range(zero, end, GROUP as i64, |c, at| c.pack_group(&panel, at, GROUP));
+        }
+        if whole < width {
+            self.pack_group(&panel, end, width - whole);
+        }
+    }
+
+    /// `count` lanes of a panel, from lane `at` on.
+    fn pack_group(&mut self, panel: &Panel, at: Value, count: usize) {
+        let lines = panel.lines;
         let bytes = lines.source.bytes();
         let [outer, k] = [lines.outer, lines.k].map(|stride| self.size(stride));
         let (outer_bytes, k_bytes) = (self.mul_int(outer, bytes), self.mul_int(k, bytes));
-        let (zero, end) = (self.int(0), self.int(width as i64));
-        let row_bytes = self.int(width as i64 * self.packed_bytes());
-        self.for_range(zero, end, group as i64, |c, at| {
-            let mut lanes = Vec::new();
-            let mut exists = zero;
-            for lane in 0..group as i64 {
-                let number = c.add(first, at);
-                let number = c.add_int(number, lane);
-                exists = c.ins().icmp(IntCC::SignedLessThan, number, lines.count);
-                let offset = c.mul(number, outer_bytes);
-                let address = c.add(lines.start, offset);
-                lanes.push(Lane {
-                    address: c.ins().select(exists, address, missing),
-                    step: c.ins().select(exists, k_bytes, zero),
-                });
-            }
-            let offset = c.mul_int(at, c.packed_bytes());
-            let target = Target { start: c.add(panel, offset), row_bytes, rows: c.common.k };
-            if lines.k == Size::Const(1) && group == GROUP && c.transposes(lines.source) {
-                // The last lane exists: all do.
-                c.if_else(
-                    exists,
-                    |c| c.transpose(&lanes, target, width),
-                    |c| c.pack_lanes(lines.source, &lanes, target),
-                );
-            } else {
-                c.pack_lanes(lines.source, &lanes, target);
-            }
-        });
-    }
-
-    fn transposes(&self, source: Source) -> bool {
-        self.cx.target.vectors && source.dtype == DType::F32
+        let zero = self.int(0);
+        let mut lanes = Vec::new();
+        let mut exists = zero;
+        for lane in 0..count as i64 {
+            let number = self.add(panel.first, at);
+            let number = self.add_int(number, lane);
+            exists = self.ins().icmp(IntCC::SignedLessThan, number, lines.count);
+            let offset = self.mul(number, outer_bytes);
+            let address = self.add(lines.start, offset);
+            lanes.push(Lane {
+                address: self.ins().select(exists, address, panel.missing),
+                step: self.ins().select(exists, k_bytes, zero),
+            });
+        }
+        let offset = self.mul_int(at, self.packed_bytes());
+        let row_bytes = self.int(panel.width as i64 * self.packed_bytes());
+        let target = Target { start: self.add(panel.start, offset), row_bytes, rows: self.common.k };
+        let in_vectors = count == GROUP && self.cx.target.vectors;
+        // Where the last lane exists, all do.
+        if in_vectors && lines.outer == Size::Const(1) {
+            self.if_else(
+                exists,
+                |c| c.pack_adjacent(lines.source, lanes[0], target),
+                |c| c.pack_lanes(lines.source, &lanes, target),
+            );
+        } else if in_vectors && lines.k == Size::Const(1) && lines.source.dtype == DType::F32 {
+            self.if_else(
+                exists,
+                |c| c.transpose(&lanes, target, panel.width),
+                |c| c.pack_lanes(lines.source, &lanes, target),
+            );
+        } else {
+            self.pack_lanes(lines.source, &lanes, target);
+        }
     }
 
     /// Four lanes of adjacent f32 terms: four terms at a time.

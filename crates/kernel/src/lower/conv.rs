@@ -157,7 +157,7 @@ impl Lowering<'_, '_, '_> {
         if !w.is_dense() {
             return false;
         }
-        let (rows, k, mr) = (conv.rows(), conv.terms(), self.tile_for_rows(conv.rows()).mr);
+        let (rows, k, mr) = (conv.rows(), conv.terms(), self.tile_for_rows(conv.rows(), DType::F32).mr);
         let weights = match self.constant_of(w) {
             None => PackedWeights { view: w.clone(), group_stride: 0, accumulator: DType::F32 },
             Some(bytes) => {
@@ -208,7 +208,8 @@ impl Lowering<'_, '_, '_> {
         let a = self.conv_weights(&mut frame, &conv, &axes, &weights);
         let b = self.conv_image(&mut frame, &conv, &axes, &result);
         let batch: Vec<Dim> = axes.batch.iter().map(|d| d.size.clone()).collect();
-        let tile = conv_blocks(self.tile_for_rows(conv.rows()), &conv, &pixels, &batch.iter().product());
+        let tile = self.tile_for_rows(conv.rows(), weights.accumulator);
+        let tile = conv_blocks(tile, &conv, &pixels, &batch.iter().product());
         let domain = axes.domain();
         let loads: Vec<View> = conv.parameters.iter().map(|view| view.along(1, &result)).collect();
         let views = EpilogueViews { views, targets };

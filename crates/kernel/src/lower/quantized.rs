@@ -153,7 +153,7 @@ impl Lowering<'_, '_, '_> {
 
     /// The weights of a convolution in panels of pairs of i16, group after group.
     fn pack_filters(&mut self, conv: &Convolution, weights: &Tensor, zeros: &[i32]) -> Option<PackedWeights> {
-        let (rows, k, mr) = (conv.rows(), conv.terms(), self.tile_for_rows(conv.rows()).mr);
+        let (rows, k, mr) = (conv.rows(), conv.terms(), self.tile_for_rows(conv.rows(), DType::I32).mr);
         let mut bytes = Vec::new();
         for group in 0..conv.group {
             let source = PackSource {
@@ -222,7 +222,7 @@ impl Lowering<'_, '_, '_> {
         let product = matrix_product(a, b, result).ok_or(STRIDES)?;
         let epilogue = self.split_epilogue(group, anchor, true);
         let (axes, views) = self.product_axes(&product, &epilogue).ok_or(STRIDES)?;
-        let width = self.micro_tile().nr;
+        let width = self.micro_tile(DType::I32).nr;
         let pack = |source: &PackSource<'_>| pack_i16(source, width, &parameters.w_zero);
         let packed = self.pack_matrix(&axes, &product, DType::I16, pack);
         if packed.is_none() && parameters.w_zero.len() > 1 {
@@ -233,7 +233,7 @@ impl Lowering<'_, '_, '_> {
         let vectors: Vec<View> = vectors.iter().map(|view| view.along(column, &product.shape)).collect();
         let mut frame = Frame::default();
         let zeros = [parameters.x_zero, parameters.w_zero[0]];
-        let (shape, [a, b], tile) = self.matrices(&mut frame, &product, &axes, packed, zeros);
+        let (shape, [a, b], tile) = self.matrices(&mut frame, &product, &axes, packed, DType::I32, zeros);
         let domain = axes.domain();
         let (dag, stores) =
             self.epilogue(&mut frame, &domain, &views, &epilogue, DType::I32, |exprs, sum| {
