@@ -164,7 +164,10 @@ fn run_help(error: &RunError) -> Option<&'static str> {
         RunError::MissingInput { .. } | RunError::UnknownInput { .. } | RunError::InputType { .. } => {
             Some(INPUTS)
         }
-        _ => None,
+        RunError::Size(_) | RunError::Memory { .. } => {
+            Some("the dims of the inputs are too small or too large; --dim NAME=SIZE changes made-up ones")
+        }
+        RunError::Dims { .. } | RunError::Data { .. } | RunError::Host { .. } | RunError::Thread(_) => None,
     }
 }
 
