@@ -91,9 +91,10 @@ fn kernel(
     }
 }
 
-/// Rows of the micro-kernel, as the planner chooses them.
-fn even(rows: usize) -> usize {
-    rows.div_ceil(rows.div_ceil(12))
+/// The micro-kernel that the planner chooses for a number of rows.
+fn micro(rows: usize, dtype: DType) -> (usize, usize) {
+    let (most, nr) = if dtype == DType::F32 { (12, 4) } else { (4, 12) };
+    (rows.div_ceil(rows.div_ceil(most)), nr)
 }
 
 fn product(name: &'static str, sizes: [usize; 3], packed: bool, dtype: DType) -> Problem {
@@ -107,12 +108,13 @@ fn product(name: &'static str, sizes: [usize; 3], packed: bool, dtype: DType) ->
         zero_point: 0,
     };
     let b = if packed { Operand::Packed { arg: 1, batch: vec![] } } else { strided(1, 1, n) };
-    let mr = even(m);
-    let tile = Tile { mr, nr: 4, rows: m.min(240).next_multiple_of(mr), columns: 512 };
+    let (mr, nr) = micro(m, dtype);
+    let columns = 512 / nr * nr;
+    let tile = Tile { mr, nr, rows: m.min(240).next_multiple_of(mr), columns };
     Problem {
         name,
         kernel: kernel(sizes, strided(0, k, 1), b, dtype, 1, tile),
-        elements: [m * k, k.next_multiple_of(2) * n.next_multiple_of(4), n, m * n],
+        elements: [m * k, k.next_multiple_of(2) * n.next_multiple_of(nr), n, m * n],
     }
 }
 
@@ -134,9 +136,9 @@ fn conv(name: &'static str, channels: usize, extent: usize, stride: usize, dtype
         pads: vec![Size::Const(1); 2],
         zero_point: 0,
     };
-    let (mr, k) = (even(rows), channels * 9);
-    let columns = (65536 / k).clamp(4, 1024) / 4 * 4;
-    let tile = Tile { mr, nr: 4, rows: rows.next_multiple_of(mr), columns };
+    let ((mr, nr), k) = (micro(rows, dtype), channels * 9);
+    let columns = (65536 / k).clamp(nr, 1024) / nr * nr;
+    let tile = Tile { mr, nr, rows: rows.next_multiple_of(mr), columns };
     let a = Operand::Packed { arg: 0, batch: vec![] };
     let kernel = kernel([rows, output * output, k], a, Operand::Patches(patches), dtype, 0, tile);
     let elements = [
