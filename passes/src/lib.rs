@@ -13,4 +13,4 @@ mod check;
 #[cfg(test)]
 mod random;
 
-pub use registry::{DEFAULT_PIPELINE, PASSES, default_pipeline, pipeline};
+pub use registry::{DEFAULT_PIPELINE, PASSES, default_pipeline, default_pipeline_with, pipeline};

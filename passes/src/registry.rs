@@ -47,9 +47,36 @@ pub fn default_pipeline() -> Pipeline {
     Pipeline::new(passes.filter_map(defaults).collect())
 }
 
+/// Passes at the end of the default pipeline that clean up and group.
+const CLEAN_UP: usize = 3;
+
+/// The default pipeline as text with other passes, `prune` and `quantize` say, where they belong: behind fusing, so
+/// that they see whole layers with the weights that these multiply by, and before the last clean-up and grouping,
+/// which then fit what they leave. No text gives the default pipeline.
+///
+/// ```
+/// let text = rabot_passes::default_pipeline_with("prune,quantize");
+/// assert_eq!(text, "cse,fold,cse,algebra,fuse,fold,algebra,prune,quantize,cse,dce,group");
+/// ```
+pub fn default_pipeline_with(passes: &str) -> String {
+    let names: Vec<&str> = DEFAULT.iter().map(|(name, _)| *name).collect();
+    let (before, after) = names.split_at(names.len().saturating_sub(CLEAN_UP));
+    let middle = Some(passes.trim()).filter(|text| !text.is_empty());
+    let all: Vec<&str> = before.iter().copied().chain(middle).chain(after.iter().copied()).collect();
+    all.join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_passes_come_between_fusing_and_cleaning_up() {
+        assert_eq!(default_pipeline_with(""), DEFAULT_PIPELINE);
+        let text = default_pipeline_with("prune{sparsity=0.25},quantize");
+        assert_eq!(pipeline(&text).unwrap().to_string(), text);
+        assert!(text.ends_with(",prune{sparsity=0.25},quantize,cse,dce,group"), "{text}");
+    }
 
     #[test]
     fn the_default_pipeline_is_what_its_text_says() {

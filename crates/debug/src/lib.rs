@@ -1,1 +1,34 @@
-//! (to be written)
+//! Looking at what a pipeline and its kernels do to a model's numbers.
+//!
+//! - [`compare`](compare()): the compiled program against the interpreter, value by value.
+//! - [`trace`](trace()): a pipeline pass by pass, with sizes, times and the error each pass adds.
+//! - [`golden`]: outputs that are kept, and which pass moved them.
+//! - [`tolerance`]: how far rounding can move a value, derived from the graph.
+//!
+//! This crate knows nothing of ONNX files or of the command line.
+
+#![forbid(unsafe_code)]
+
+mod compare;
+mod difference;
+mod error;
+pub mod golden;
+mod measure;
+pub mod tolerance;
+mod trace;
+
+pub use compare::{Comparison, Row, Skipped, compare};
+pub use difference::Difference;
+pub use error::DebugError;
+pub use measure::{Measured, count_steps, measure};
+pub use tolerance::Verdict;
+pub use trace::{
+    Change, CompiledRow, OutputError, PassVerdict, SkippedChange, Trace, TraceOptions, TraceRow, ValueError,
+    trace,
+};
+
+use indexmap::IndexMap;
+use rabot_tensor::Tensor;
+
+/// Tensors by name, in order.
+pub type Tensors = IndexMap<String, Tensor>;

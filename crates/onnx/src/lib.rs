@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod data;
 mod dtype;
 mod error;
 mod external;
@@ -29,6 +30,7 @@ mod tensor;
 mod upgrade;
 pub mod wire;
 
+pub use data::{read_tensor, write_tensor};
 pub use error::{
     AttributeProblem, ExternalProblem, ImportError, TensorProblem, UnsupportedNode, UnsupportedNodes,
     WireProblem,

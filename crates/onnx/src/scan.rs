@@ -110,9 +110,20 @@ impl Kind {
 ///
 /// **Errors**: [`ImportError::Wire`] with the position.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), ImportError> {
+    check_as(Kind::Model, bytes)
+}
+
+/// As [`check`], for the bytes of a tensor.
+///
+/// **Errors**: as [`check`].
+pub(crate) fn check_tensor(bytes: &[u8]) -> Result<(), ImportError> {
+    check_as(Kind::Tensor, bytes)
+}
+
+fn check_as(kind: Kind, bytes: &[u8]) -> Result<(), ImportError> {
     let allowed = bytes.len().saturating_mul(STRUCT_BYTES_PER_FILE_BYTE).saturating_add(STRUCT_BYTES_BASE);
     let mut scan = Scan { bytes, at: 0, struct_bytes: 0, allowed };
-    scan.message(Kind::Model, bytes.len(), 0)
+    scan.message(kind, bytes.len(), 0)
         .map_err(|problem| ImportError::Wire { offset: scan.at.min(bytes.len()), problem })
 }
 

@@ -11,8 +11,12 @@ mod progress;
 mod summary;
 
 mod bench;
+mod compare;
 mod compile;
+mod debug;
+mod demo;
 mod explain;
+mod golden;
 mod inspect;
 mod ops;
 mod passes;
@@ -51,9 +55,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Inspect(inspect::InspectArgs),
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
+    Compare(compare::CompareArgs),
+    Debug(debug::DebugArgs),
+    Golden(golden::GoldenArgs),
     Compile(compile::CompileArgs),
     Explain(explain::ExplainArgs),
     Ops(ops::OpsArgs),
@@ -77,9 +85,13 @@ pub(crate) fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<Status, Failure> {
     match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Debug(args) => debug::run(&args),
+        Command::Golden(args) => golden::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Ops(args) => ops::run(&args),

@@ -1,0 +1,321 @@
+//! How far rounding can move a value, derived from the graph that computes it.
+//!
+//! Two evaluations of one graph differ in the order of sums, in fused multiply-adds and in how exponentials are
+//! approximated. Each rounding of a dtype with unit roundoff u (2⁻²⁴ for f32) is off by a factor of at most 1 ± u,
+//! and roundings on a path from the inputs to a value add up as a random walk:
+//!
+//! ```text
+//! variance(value)  =  max over operands variance(operand)  +  k · u²
+//! tolerance(value) =  16 · sqrt(variance(value))        of max |value|
+//! ```
+//!
+//! where k is the number of roundings of an element of the result: the number of products that are summed for
+//! convolutions and matrix products, of elements for reductions, 8 for functions that are approximated, 1 for other
+//! arithmetic, 0 where elements are only moved. Sums of floats narrower than f32 are taken in f32, and the result is
+//! rounded once to its own dtype. `QuantizeLinear` adds one step of its integers, 1 / 2^(bits − 1), since rounding
+//! upstream can flip an integer to its neighbour; operators on those integers add nothing, for they are exact.
+//! The factor 16 is for conditioning: how much smaller a result is than the terms it was summed from.
+//!
+//! **Source**: N. J. Higham, T. Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019,
+//! <https://doi.org/10.1137/18M1226312>: √k · u in the place of k · u.
+
+use crate::Difference;
+use rabot_ir::ops::{If, PoolKind, ReduceOp, UnaryOp};
+use rabot_ir::{Graph, GraphError, Node, NodeId, Op, Value};
+use rabot_tensor::DType;
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// Factor for conditioning.
+pub const CONDITIONING: f64 = 16.0;
+
+/// Roundings that an approximated function counts for.
+const FUNCTION: f64 = 8.0;
+
+/// Fraction of the elements of a decision (a comparison, an index, a cast to integers) that rounding may flip.
+const FLIPS: f64 = 0.01;
+
+/// Unit roundoff of f32, in which `roundings` are told.
+const F32: f64 = 1.0 / (1u64 << 24) as f64;
+
+/// How far a value may be off.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tolerance {
+    /// Sum of the squares of the relative errors of roundings, on the path with the largest variance.
+    rounding: f64,
+    /// The same of integers that flip to their neighbours.
+    steps: f64,
+}
+
+/// What a difference is, measured by a tolerance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// No element differs.
+    Equal,
+    /// Off by no more than rounding explains.
+    Within,
+    /// Some integers or booleans are others, as rounding upstream explains.
+    Flipped,
+    /// Off by more.
+    Exceeds,
+}
+
+impl Verdict {
+    /// The word for it in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Equal => "equal",
+            Verdict::Within => "within",
+            Verdict::Flipped => "flipped",
+            Verdict::Exceeds => "EXCEEDS",
+        }
+    }
+}
+
+impl Tolerance {
+    /// Largest |a − b| / max |b|; 0 if nothing upstream is rounded.
+    pub fn relative(self) -> f64 {
+        CONDITIONING * self.variance().sqrt()
+    }
+
+    fn variance(self) -> f64 {
+        self.rounding + self.steps
+    }
+
+    /// The larger of two.
+    fn or(self, other: Tolerance) -> Tolerance {
+        if other.variance() > self.variance() { other } else { self }
+    }
+
+    fn and(self, other: Tolerance) -> Tolerance {
+        Tolerance { rounding: self.rounding + other.rounding, steps: self.steps + other.steps }
+    }
+
+    /// Why it is what it is, in words.
+    pub fn reason(self) -> String {
+        if self.variance() == 0.0 {
+            return "nothing is rounded on the way: equal".to_owned();
+        }
+        let roundings = self.rounding / (F32 * F32);
+        let rounded =
+            format!("{CONDITIONING} * sqrt({roundings:.0} roundings of f32 on the longest path) * 2^-24");
+        if self.steps == 0.0 {
+            return rounded;
+        }
+        let steps = CONDITIONING * self.steps.sqrt();
+        format!("root of the squares of {rounded} and {steps:.2e} for integers of QuantizeLinear that flip")
+    }
+
+    /// Judges a difference of tensors of this dtype.
+    pub fn judge(self, dtype: DType, difference: &Difference) -> Verdict {
+        if difference.is_equal() {
+            return Verdict::Equal;
+        }
+        if self.variance() == 0.0 || difference.max_abs.is_infinite() {
+            return Verdict::Exceeds;
+        }
+        if dtype.is_float() {
+            let within = difference.max_abs <= self.relative() * difference.max_reference;
+            return if within { Verdict::Within } else { Verdict::Exceeds };
+        }
+        let few = difference.differing as f64 <= (difference.elements as f64 * FLIPS).max(1.0);
+        let near = dtype != DType::Bool
+            && difference.max_abs <= (self.relative() * difference.max_reference).max(1.0);
+        if few || near { Verdict::Flipped } else { Verdict::Exceeds }
+    }
+}
+
+/// The tolerances of all values of a graph. `shapes` are those of a run; where one is missing, dims that are not
+/// constant count as 1.
+///
+/// **Errors**: the graph has a cycle.
+pub fn derive(
+    graph: &Graph,
+    shapes: &HashMap<Value, Vec<usize>>,
+) -> Result<HashMap<Value, Tolerance>, GraphError> {
+    derive_from(graph, shapes, &[])
+}
+
+/// As [`derive`], where the inputs carry errors themselves.
+fn derive_from(
+    graph: &Graph,
+    shapes: &HashMap<Value, Vec<usize>>,
+    inputs: &[Tolerance],
+) -> Result<HashMap<Value, Tolerance>, GraphError> {
+    let mut found: HashMap<Value, Tolerance> = HashMap::new();
+    for id in graph.topological()? {
+        let node = graph.node(id);
+        let carried = |v: &Option<Value>| v.and_then(|v| found.get(&v)).copied().unwrap_or_default();
+        let carried: Vec<Tolerance> = node.inputs.iter().map(carried).collect();
+        let own = if matches!(node.op, Op::Input) {
+            position(graph, id).and_then(|at| inputs.get(at)).copied().unwrap_or_default()
+        } else {
+            carried.iter().copied().fold(Tolerance::default(), Tolerance::or)
+        };
+        for slot in 0..node.outputs.len() {
+            let value = Value { node: id, slot: slot as u32 };
+            let added = match &node.op {
+                Op::If(op) => branches(op, slot, &carried)?,
+                _ => added(graph, node, value, shapes),
+            };
+            // Only shapes of its operand matter to it, and those are exact.
+            let exact =
+                graph.constant(value).is_some() || matches!(node.op, Op::Shape(_) | Op::ConstantOfShape(_));
+            found.insert(value, if exact { Tolerance::default() } else { own.and(added) });
+        }
+    }
+    Ok(found)
+}
+
+fn position(graph: &Graph, id: NodeId) -> Option<usize> {
+    graph.inputs().iter().position(|&input| input == id)
+}
+
+/// What a node that is no conditional adds to one of its outputs.
+fn added(graph: &Graph, node: &Node, value: Value, shapes: &HashMap<Value, Vec<usize>>) -> Tolerance {
+    let dtype = graph.fact(value).dtype();
+    let shape = |value: Value| match shapes.get(&value) {
+        Some(shape) => shape.clone(),
+        None => graph.fact(value).shape().iter().map(|dim| dim.as_usize().unwrap_or(1)).collect(),
+    };
+    match node.op {
+        Op::QuantizeLinear(_) => Tolerance { rounding: 0.0, steps: integer_step(dtype) },
+        _ => Tolerance { rounding: rounding(dtype, roundings(node, &shape, value)), steps: 0.0 },
+    }
+}
+
+/// What the branches of a conditional add up to at one of its outputs; `carried` are those of its operands.
+fn branches(op: &If, slot: usize, carried: &[Tolerance]) -> Result<Tolerance, GraphError> {
+    let captured = carried.get(1..).unwrap_or(&[]);
+    let mut worst = Tolerance::default();
+    for branch in [&op.then_branch, &op.else_branch] {
+        let inner = derive_from(branch, &HashMap::new(), captured)?;
+        let output = branch.outputs().get(slot).and_then(|output| inner.get(&output.value));
+        worst = worst.or(output.copied().unwrap_or_default());
+    }
+    Ok(worst)
+}
+
+/// Variance that `count` roundings add; integers are exact.
+fn rounding(dtype: DType, count: f64) -> f64 {
+    let own = match dtype {
+        DType::F32 => F32,
+        DType::F64 => 2f64.powi(-53),
+        DType::F16 => 2f64.powi(-11),
+        DType::BF16 => 2f64.powi(-8),
+        DType::F8E4M3FN | DType::F8E4M3FNUZ => 2f64.powi(-4),
+        DType::F8E5M2 | DType::F8E5M2FNUZ => 2f64.powi(-3),
+        DType::I4 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => return 0.0,
+        DType::U4 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => return 0.0,
+        DType::Bool | DType::String => return 0.0,
+    };
+    let last = if own > F32 && count > 0.0 { own * own } else { 0.0 };
+    count * own.min(F32).powi(2) + last
+}
+
+/// Variance that a flip to the neighbouring integer adds, so that the tolerance grows by that step.
+fn integer_step(dtype: DType) -> f64 {
+    let bits = match dtype {
+        DType::I4 | DType::U4 => 4,
+        DType::I16 | DType::U16 => 16,
+        DType::F8E4M3FN | DType::F8E4M3FNUZ => 5,
+        DType::F8E5M2 | DType::F8E5M2FNUZ => 4,
+        _ => 8,
+    };
+    (2f64.powi(1 - bits) / CONDITIONING).powi(2)
+}
+
+/// Roundings of one element of a result.
+fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) -> f64 {
+    let operand = |slot: usize| node.inputs.get(slot).copied().flatten().map(shape).unwrap_or_default();
+    let product = |dims: &[usize]| dims.iter().product::<usize>() as f64;
+    let tail = |shape: &[usize], from: usize| product(shape.get(from..).unwrap_or(&[]));
+    let axis =
+        |axis: i64, rank: usize| if axis < 0 { (axis + rank as i64).max(0) as usize } else { axis as usize };
+    // Elements of the operand for each one of the result.
+    let reduced = || (product(&operand(0)) / product(&shape(output)).max(1.0)).max(1.0);
+    match &node.op {
+        Op::Conv(_) => tail(&operand(1), 1) + 1.0,
+        Op::ConvTranspose(_) => {
+            let weights = operand(1);
+            product(&weights) / weights.get(1).copied().unwrap_or(1).max(1) as f64 + 1.0
+        }
+        Op::MatMul(_) => operand(0).last().map_or(1.0, |&k| k as f64),
+        Op::Gemm(op) => operand(0).get(usize::from(!op.trans_a)).map_or(1.0, |&k| k as f64) + 2.0,
+        Op::Reduce(op) => match op.op {
+            ReduceOp::Max | ReduceOp::Min => 0.0,
+            _ => reduced() + FUNCTION,
+        },
+        Op::Softmax(op) => {
+            let shape = operand(0);
+            shape.get(axis(op.axis, shape.len())).map_or(1.0, |&n| n as f64) + 2.0 * FUNCTION
+        }
+        Op::LayerNormalization(op) => {
+            let shape = operand(0);
+            2.0 * tail(&shape, axis(op.axis, shape.len())) + FUNCTION
+        }
+        Op::Lrn(op) => op.size as f64 + 2.0 * FUNCTION,
+        Op::Pool(op) => match op.kind {
+            PoolKind::Max => 0.0,
+            PoolKind::Average => product(&op.window.kernel_shape) + 1.0,
+        },
+        Op::GlobalPool(op) => match op.kind {
+            PoolKind::Max => 0.0,
+            PoolKind::Average => reduced() + 1.0,
+        },
+        Op::BatchNormalization(_) => FUNCTION,
+        Op::Resize(_) => FUNCTION,
+        Op::Unary(op) => match op.op {
+            UnaryOp::Abs | UnaryOp::Neg | UnaryOp::Relu | UnaryOp::Sign | UnaryOp::Not => 0.0,
+            _ => FUNCTION,
+        },
+        Op::Binary(_) | Op::Variadic(_) => node.inputs.len().saturating_sub(1) as f64,
+        Op::Cast(_) | Op::Range(_) | Op::DequantizeLinear(_) => 1.0,
+        Op::QLinearConv(_) | Op::QLinearMatMul(_) | Op::ArgReduce(_) | Op::QuantizeLinear(_) => 0.0,
+        Op::Input | Op::Constant(_) | Op::If(_) | Op::Identity(_) | Op::Reshape(_) | Op::Flatten(_) => 0.0,
+        Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Expand(_) | Op::Transpose(_) | Op::Shape(_) => 0.0,
+        Op::Slice(_) | Op::Split(_) | Op::Concat(_) | Op::Pad(_) | Op::Gather(_) => 0.0,
+        Op::ConstantOfShape(_) | Op::Where(_) | Op::Clip(_) => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rabot_ir::text::parse;
+    use rabot_tensor::Tensor;
+
+    fn of_output(text: &str) -> Tolerance {
+        let graph = parse(text).unwrap();
+        derive(&graph, &HashMap::new()).unwrap()[&graph.outputs()[0].value]
+    }
+
+    #[test]
+    fn sums_count_their_terms_and_moves_nothing() {
+        let product = of_output(
+            "model \"m\" input %0 \"x\" : f32[2,64] input %1 \"w\" : f32[64,3]
+             %2 = MatMul(%0, %1) %3 = Transpose(%2) %4 = Relu(%3) output \"y\" = %4",
+        );
+        assert_eq!(product.relative(), 16.0 * 8.0 / 16777216.0);
+        let moved = of_output("model \"m\" input %0 \"x\" : f32[2,3] %1 = Transpose(%0) output \"y\" = %1");
+        assert_eq!(moved.relative(), 0.0);
+    }
+
+    #[test]
+    fn integers_are_equal_unless_rounding_upstream_can_flip_them() {
+        let difference = |a: Vec<i64>, b: Vec<i64>| {
+            let tensor = |v: Vec<i64>| Tensor::from_vec(&[v.len()], v);
+            Difference::of(&tensor(a), &tensor(b)).unwrap()
+        };
+        let one_off = difference(vec![1, 2, 3], vec![1, 2, 7]);
+        let exact = of_output("model \"m\" input %0 \"x\" : i64[3] %1 = Add(%0, %0) output \"y\" = %1");
+        assert_eq!(exact.judge(DType::I64, &one_off), Verdict::Exceeds);
+        let decided = of_output(
+            "model \"m\" input %0 \"x\" : f32[3,9] %1 = Exp(%0) %2 = ArgMax(%1) {axis=1, keepdims=0}
+             output \"y\" = %2",
+        );
+        assert_eq!(decided.judge(DType::I64, &one_off), Verdict::Flipped);
+        assert_eq!(decided.judge(DType::I64, &difference(vec![9, 9, 9], vec![1, 2, 7])), Verdict::Exceeds);
+    }
+}
