@@ -102,11 +102,16 @@ fn every_profile_has_an_object_file() {
     }
 }
 
-#[test]
-fn linked_with_c_it_computes_the_same() {
+/// Compiles a C program around the object file and returns what it prints, or `None` if a tool is not there.
+fn run_linked(
+    profile: &Profile,
+    compiler: &str,
+    runner: Option<&str>,
+    x: &[f32],
+    c: &[f32],
+) -> Option<String> {
     let dir = tempfile::tempdir().unwrap();
-    let (x, c) = (values(N, 1), values(N, 2));
-    let file = emit_object(&plan(&c), &Profile::host().unwrap(), "small").unwrap();
+    let file = emit_object(&plan(c), profile, "small").unwrap();
     std::fs::write(dir.path().join("small.o"), &file.object).unwrap();
     std::fs::write(dir.path().join("small.h"), &file.header).unwrap();
     let list = x.iter().map(|v| format!("{v:?}f")).collect::<Vec<_>>().join(", ");
@@ -128,31 +133,56 @@ int main(void) {{
 "#
     );
     std::fs::write(dir.path().join("main.c"), source).unwrap();
-    let built = Command::new("cc")
-        .current_dir(dir.path())
-        .args(["-std=c11", "-o", "main", "main.c", "small.o", "-lm"])
-        .output();
-    let Ok(built) = built else {
-        eprintln!("skipped: there is no C compiler `cc`");
-        return;
+    let linking = ["-std=c11", "-static", "-o", "main", "main.c", "small.o", "-lm"];
+    let Ok(built) = Command::new(compiler).current_dir(dir.path()).args(linking).output() else {
+        eprintln!("skipped: there is no C compiler `{compiler}`");
+        return None;
     };
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let output = Command::new(dir.path().join("main")).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let lines: Vec<Vec<f64>> =
-        text.lines().map(|line| line.split(' ').map(|word| word.parse().unwrap()).collect()).collect();
-    assert_eq!(lines.len(), 2, "{text}");
-    for (flag, line) in lines.iter().enumerate() {
-        assert_eq!(line[0], 0.0);
-        for i in 0..N {
-            let h = (x[i] + c[i]).tan() + c[i];
-            let y = if flag == 1 { h.exp() } else { -h };
-            assert!(
-                (line[1 + 2 * i] - y as f64).abs() <= 1e-5 * y.abs() as f64,
-                "{flag} {i}: {} {y}",
-                line[1 + 2 * i]
-            );
-            assert_eq!(line[2 + 2 * i] as f32, x[i]);
+    let program = dir.path().join("main");
+    let mut command = match runner {
+        None => Command::new(&program),
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(&program);
+            command
+        }
+    };
+    let Ok(output) = command.output() else {
+        eprintln!("skipped: there is no `{}`", runner.unwrap_or("main"));
+        return None;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn linked_with_c_it_computes_the_same() {
+    let (x, c) = (values(N, 1), values(N, 2));
+    let host = Profile::host().unwrap();
+    let machines = [
+        (host, "cc", None),
+        (Profile::by_name("aarch64").unwrap(), "aarch64-linux-gnu-gcc", Some("qemu-aarch64")),
+        (Profile::by_name("riscv64").unwrap(), "riscv64-linux-gnu-gcc", Some("qemu-riscv64")),
+    ];
+    for (profile, compiler, runner) in machines {
+        let Some(text) = run_linked(&profile, compiler, runner, &x, &c) else { continue };
+        let lines: Vec<Vec<f64>> =
+            text.lines().map(|line| line.split(' ').map(|word| word.parse().unwrap()).collect()).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        for (flag, line) in lines.iter().enumerate() {
+            assert_eq!(line[0], 0.0);
+            for i in 0..N {
+                let h = (x[i] + c[i]).tan() + c[i];
+                let y = if flag == 1 { h.exp() } else { -h };
+                let actual = line[1 + 2 * i];
+                assert!(
+                    (actual - y as f64).abs() <= 1e-5 * y.abs() as f64,
+                    "{} {i}: {actual} {y}",
+                    profile.name
+                );
+                assert_eq!(line[2 + 2 * i] as f32, x[i]);
+            }
         }
     }
 }
