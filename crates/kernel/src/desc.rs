@@ -19,6 +19,10 @@ pub struct Arg {
 
 /// One of the kinds of kernel that are compiled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a plan holds a few hundred at most, and code makers match on them by value"
+)]
 pub enum KernelDesc {
     /// Loops over index maps.
     Loop(LoopKernel),

@@ -198,11 +198,11 @@ fn on_operand_axes(view: View, rows: &Rows<'_>, shape: &[Dim]) -> View {
     let kept_dims = view.shape.len() == shape.len();
     let mut strides = vec![Dim::from(0); shape.len()];
     let mut next = 0;
-    for axis in 0..shape.len() {
-        if kept_dims || !rows.reduced[axis] {
-            if !rows.reduced[axis] {
-                strides[axis] = view.strides[next].clone();
-            }
+    for (stride, &reduced) in strides.iter_mut().zip(&rows.reduced) {
+        if !reduced {
+            stride.clone_from(&view.strides[next]);
+        }
+        if kept_dims || !reduced {
             next += 1;
         }
     }

@@ -141,14 +141,14 @@ impl View {
 pub(super) fn mergeable_runs(shape: &[Dim], views: &[&View], cuts: &[usize]) -> Vec<Vec<usize>> {
     let mut runs: Vec<Vec<usize>> = Vec::new();
     let mut cut = true;
-    for axis in 0..shape.len() {
+    for (axis, size) in shape.iter().enumerate() {
         cut |= cuts.contains(&axis);
-        if shape[axis].is(1) {
+        if size.is(1) {
             continue;
         }
         let joins = !cut
             && runs.last().and_then(|run| run.last()).is_some_and(|&outer| {
-                views.iter().all(|v| v.strides[outer] == v.strides[axis].clone() * shape[axis].clone())
+                views.iter().all(|v| v.strides[outer] == v.strides[axis].clone() * size.clone())
             });
         match runs.last_mut() {
             Some(run) if joins => run.push(axis),
