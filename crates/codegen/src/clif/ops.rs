@@ -255,9 +255,16 @@ impl<'f> Ops<'_, 'f> {
         self.keep_nan(a, larger)
     }
 
+    /// `otherwise`, or NaN where `a` is NaN.
     fn keep_nan(&mut self, a: Value, otherwise: Value) -> Value {
         let nan = self.compare(FloatCC::Unordered, a, a);
-        self.select(nan, a, otherwise)
+        if !self.wide {
+            return self.select(nan, a, otherwise);
+        }
+        // All bits set is a NaN, so the mask itself will do: cheaper than a blend.
+        let bits = self.bits(otherwise);
+        let bits = self.or(bits, nan);
+        self.float(bits)
     }
 
     /// The smaller integer.
