@@ -137,7 +137,7 @@ fn conv(name: &'static str, channels: usize, extent: usize, stride: usize, dtype
         zero_point: 0,
     };
     let ((mr, nr), k) = (micro(rows, dtype), channels * 9);
-    let columns = (std::env::var("BE").map_or(65536, |v| v.parse::<usize>().unwrap_or(65536)) / k).clamp(nr, 1024) / nr * nr;
+    let columns = (131072 / k).clamp(nr, 1024) / nr * nr;
     let tile = Tile { mr, nr, rows: rows.next_multiple_of(mr), columns };
     let a = Operand::Packed { arg: 0, batch: vec![] };
     let kernel = kernel([rows, output * output, k], a, Operand::Patches(patches), dtype, 0, tile);

@@ -6,7 +6,7 @@
 //! all others are vectors. Every operation is the same on scalars and on lanes, so the bits are too.
 //!
 //! Usage, for each element or vector of elements:
-//! ```ignore
+//! ```text
 //! let mut memo = Memo::new(&dag);
 //! eval(cx, &dag, &point, &mut memo, &roots)?;   // all values first: a store may overwrite, in place, what is read
 //! for s in &stores { store(cx, &dag, &point, &mut memo, s)?; }
