@@ -136,7 +136,11 @@ fn run_cases(file: &GoldenFile, backends: &Backends<'_>) -> Check {
             .map_err(|e| format!("line {}: interpreter: {e}", case.line))?;
         for (name, backend) in &backends.compiled {
             let place = |e: String| format!("line {}: {name}: {e}", case.line);
-            let actual = backend.run(&graph, &case.inputs).map_err(place)?;
+            let actual = match (backend.run(&graph, &case.inputs), &file.refused) {
+                (Ok(_), Some(text)) => return Err(place(format!("is not refused with {text:?}"))),
+                (Err(error), Some(text)) if error.contains(text) => continue,
+                (result, _) => result.map_err(place)?,
+            };
             let rtol = file.tolerance.unwrap_or(COMPILED);
             compare(&case.expected, &actual, Exactness::Rel { rtol, atol: 0.0 }).map_err(place)?;
         }

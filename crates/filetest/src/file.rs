@@ -93,6 +93,8 @@ pub(crate) struct GoldenFile {
     pub(crate) edits: Vec<Edit>,
     pub(crate) dims: HashMap<String, usize>,
     pub(crate) tolerance: Option<f64>,
+    /// Part of the message with which backends refuse the graph.
+    pub(crate) refused: Option<String>,
     /// The expected text, without the comment signs.
     pub(crate) expected: String,
 }
@@ -118,6 +120,7 @@ impl GoldenFile {
             edits: Vec::new(),
             dims: HashMap::new(),
             tolerance: None,
+            refused: None,
             expected: expected.collect(),
         };
         for (index, line) in body.iter().enumerate() {
@@ -180,6 +183,7 @@ impl GoldenFile {
                 let value = rest.parse().map_err(|_| wrong("expected a number".to_owned()))?;
                 self.tolerance = Some(value);
             }
+            "refused" => self.refused = Some(rest.trim().to_owned()),
             "set" => {
                 let reason = "expected `; set %3.0 = %5#1` or `; set output 0 = %5#1`".to_owned();
                 self.edits.push(edit(rest).ok_or_else(|| wrong(reason))?);

@@ -12,6 +12,7 @@
 //! Values are written as constants of the text are: `[1, 2] : i64[2]`, `rand(1, -1, 1) : f32[4,4]`.
 //! Expected text stands at the end, after a line `; ---`, each line as a comment. `; dim n = 4` binds a symbol and
 //! `; tolerance 1e-4` widens the comparison of floats, as a factor of the largest magnitude of the tensor.
+//! `; refused TEXT` says that backends refuse the graph, with a message that contains the text.
 //! `; set %3.0 = %5#1` and `; set output 0 = %2` edit the graph of a `verify` test, for what no text can say.
 //!
 //! With `RABOT_BLESS=1` in the environment, expected text that differs is rewritten; numbers never are.
