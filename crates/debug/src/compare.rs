@@ -89,12 +89,16 @@ pub fn compare(graph: &Graph, session: &Session, inputs: &Tensors) -> Result<Com
         }
     })?;
     let twice = names_of_several(graph);
-    let mut found =
-        Found { shapes: HashMap::new(), compared: Vec::new(), skipped: Vec::new(), not_written: 0 };
+    let mut found = Found::default();
+    let wanted = |value: Value| graph.is_output(value) || written.contains_key(&**graph.value_name(value));
+    let mut moved = moved_values(graph, inputs, &wanted);
     let mut known: HashSet<String> = HashSet::new();
     let expected = interp::run_observed(graph, inputs, &mut |value, tensor| {
         let name: &str = graph.value_name(value);
         known.insert(name.to_owned());
+        if let Some(moved) = moved.remove(&value) {
+            found.amplifications.insert(value, tolerance::amplification(&moved, tensor));
+        }
         found.see(value, tensor, name, written.get(name), twice.contains(name));
     })
     .map_err(|error| DebugError::interp("the optimized graph", error))?;
@@ -118,9 +122,27 @@ fn names_of_several(graph: &Graph) -> HashSet<String> {
     names.filter(|name| !once.insert(name.clone())).collect()
 }
 
+/// Values of a run on perturbed inputs. Where that cannot be evaluated there are none, and amplification is unknown.
+fn moved_values(graph: &Graph, inputs: &Tensors, wanted: &dyn Fn(Value) -> bool) -> HashMap<Value, Tensor> {
+    let mut values = HashMap::new();
+    if let Some(perturbed) = tolerance::perturbed(inputs) {
+        let outcome = interp::run_observed(graph, &perturbed, &mut |value, tensor| {
+            if wanted(value) {
+                values.insert(value, tensor.clone());
+            }
+        });
+        if outcome.is_err() {
+            values.clear();
+        }
+    }
+    values
+}
+
 /// What has been compared so far.
+#[derive(Default)]
 struct Found {
     shapes: HashMap<Value, Vec<usize>>,
+    amplifications: HashMap<Value, f64>,
     compared: Vec<(Value, Row)>,
     skipped: Vec<Skipped>,
     not_written: usize,
@@ -172,7 +194,8 @@ impl Found {
         }
         let mut rows = Vec::with_capacity(self.compared.len());
         for (value, mut row) in self.compared {
-            let tolerance = tolerances.get(&value).copied().unwrap_or_default();
+            let amplification = self.amplifications.get(&value).copied().unwrap_or(0.0);
+            let tolerance = tolerances.get(&value).copied().unwrap_or_default().amplified(amplification);
             row.tolerance = tolerance.relative();
             row.tolerance_reason = tolerance.reason();
             row.verdict = tolerance.judge(graph.fact(value).dtype(), &row.difference);

@@ -168,6 +168,7 @@ pub fn ledger(
     let mut reference = reference.cloned();
     let mut entries = Vec::new();
     let mut tolerances: Vec<(f64, String)> = Vec::new();
+    let mut amplified: Option<HashMap<String, f64>> = None;
     let mut shapes = HashMap::new();
     let last = walk(graph, pipeline, cx, &mut |step: Option<&Step>, graph| {
         let stage = stage_name(step);
@@ -176,9 +177,13 @@ pub fn ledger(
             shapes.insert(value, tensor.shape().to_vec());
         })
         .map_err(|error| DebugError::interp(&format!("the graph after `{stage}`"), error))?;
+        let amplified = amplified.get_or_insert_with(|| amplifications(graph, inputs, &outputs));
         let reference = reference.get_or_insert_with(|| outputs.clone());
         let derived = tolerance::derive(graph, &shapes)?;
-        let tolerance = |output: &GraphOutput| derived.get(&output.value).copied().unwrap_or_default();
+        let tolerance = |output: &GraphOutput| {
+            let amplification = amplified.get(&*output.name).copied().unwrap_or(0.0);
+            derived.get(&output.value).copied().unwrap_or_default().amplified(amplification)
+        };
         let stage_tolerances = graph.outputs().iter().map(tolerance);
         tolerances = stage_tolerances.map(|t| (t.relative(), t.reason())).collect();
         entries.push(entry(stage, &outputs, reference, &tolerances, true));
@@ -188,6 +193,14 @@ pub fn ledger(
     let outputs = Session::new(&compile(&last, profile)?)?.run(inputs)?;
     entries.push(entry(COMPILED.to_owned(), &outputs, &reference, &tolerances, false));
     Ok(Ledger { reference, tolerances, entries })
+}
+
+/// How much the model amplifies errors of its inputs, at each output; nothing where that cannot be told.
+fn amplifications(graph: &Graph, inputs: &Tensors, outputs: &Tensors) -> HashMap<String, f64> {
+    let moved = tolerance::perturbed(inputs).and_then(|inputs| interp::run(graph, &inputs).ok());
+    let moved = moved.unwrap_or_default();
+    let both = moved.iter().filter_map(|(name, moved)| Some((name, moved, outputs.get(name)?)));
+    both.map(|(name, moved, tensor)| (name.clone(), tolerance::amplification(moved, tensor))).collect()
 }
 
 fn entry(

@@ -14,20 +14,32 @@
 //! arithmetic, 0 where elements are only moved. Sums of floats narrower than f32 are taken in f32, and the result is
 //! rounded once to its own dtype. `QuantizeLinear` adds one step of its integers, 1 / 2^(bits − 1), since rounding
 //! upstream can flip an integer to its neighbour; operators on those integers add nothing, for they are exact.
-//! The factor 16 is for conditioning: how much smaller a result is than the terms it was summed from.
+//!
+//! The factor 16 is for conditioning: how much smaller a result is than the terms it was summed from. Where a model
+//! is worse conditioned than that, the factor is four times the amplification that is measured: the graph is evaluated
+//! again with every element of the float inputs off by a factor of 1 ± 2⁻¹⁸, signs at random, and the amplification of
+//! a value is how far it moved, relative to its largest magnitude, over 2⁻¹⁸. It applies to roundings, not to integer
+//! steps. A wrong kernel in a well-conditioned model is not excused by it.
 //!
 //! **Source**: N. J. Higham, T. Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019,
 //! <https://doi.org/10.1137/18M1226312>: √k · u in the place of k · u.
 
-use crate::Difference;
+use crate::{Difference, Tensors};
 use rabot_ir::ops::{If, PoolKind, ReduceOp, UnaryOp};
+use rabot_ir::text::SplitMix64;
 use rabot_ir::{Graph, GraphError, Node, NodeId, Op, Value};
-use rabot_tensor::DType;
+use rabot_tensor::{DType, Tensor};
 use serde::Serialize;
 use std::collections::HashMap;
 
 /// Factor for conditioning.
 pub const CONDITIONING: f64 = 16.0;
+
+/// Factor for a measured amplification: one set of signs need not be the worst.
+const AMPLIFIED: f64 = 4.0;
+
+/// How far inputs are moved to measure amplification: far more than roundings move values.
+const PERTURBATION: f64 = 1.0 / (1u64 << 18) as f64;
 
 /// Roundings that an approximated function counts for.
 const FUNCTION: f64 = 8.0;
@@ -45,6 +57,8 @@ pub struct Tolerance {
     rounding: f64,
     /// The same of integers that flip to their neighbours.
     steps: f64,
+    /// How much errors of the inputs are amplified on the way; 0 where it was not measured.
+    amplification: f64,
 }
 
 /// What a difference is, measured by a tolerance.
@@ -76,7 +90,17 @@ impl Verdict {
 impl Tolerance {
     /// Largest |a − b| / max |b|; 0 if nothing upstream is rounded.
     pub fn relative(self) -> f64 {
-        CONDITIONING * self.variance().sqrt()
+        (self.factor().powi(2) * self.rounding + CONDITIONING.powi(2) * self.steps).sqrt()
+    }
+
+    /// The same where errors of the inputs are amplified so much.
+    pub fn amplified(self, amplification: f64) -> Tolerance {
+        // What is no number says nothing.
+        Tolerance { amplification: if amplification.is_finite() { amplification } else { 0.0 }, ..self }
+    }
+
+    fn factor(self) -> f64 {
+        CONDITIONING.max(AMPLIFIED * self.amplification)
     }
 
     fn variance(self) -> f64 {
@@ -89,7 +113,7 @@ impl Tolerance {
     }
 
     fn and(self, other: Tolerance) -> Tolerance {
-        Tolerance { rounding: self.rounding + other.rounding, steps: self.steps + other.steps }
+        Tolerance { rounding: self.rounding + other.rounding, steps: self.steps + other.steps, ..self }
     }
 
     /// Why it is what it is, in words.
@@ -124,6 +148,28 @@ impl Tolerance {
             && difference.max_abs <= (self.relative() * difference.max_reference).max(1.0);
         if few || near { Verdict::Flipped } else { Verdict::Exceeds }
     }
+}
+
+/// Inputs with the elements of f32 and f64 tensors moved by a factor of 1 ± 2⁻¹⁸; `None` if there are none.
+pub(crate) fn perturbed(inputs: &Tensors) -> Option<Tensors> {
+    let mut random = SplitMix64::new(1);
+    let mut any = false;
+    let mut moved = |tensor: &Tensor| {
+        if !matches!(tensor.dtype(), DType::F32 | DType::F64) {
+            return tensor.clone();
+        }
+        any = true;
+        let sign = |random: &mut SplitMix64| if random.below(2) == 0 { -PERTURBATION } else { PERTURBATION };
+        let values: Vec<f64> = tensor.to_f64s().iter().map(|v| v * (1.0 + sign(&mut random))).collect();
+        Tensor::from_f64s(tensor.dtype(), tensor.shape(), &values)
+    };
+    let inputs = inputs.iter().map(|(name, tensor)| (name.clone(), moved(tensor))).collect();
+    any.then_some(inputs)
+}
+
+/// Amplification of a value that perturbed inputs moved; 0 where that cannot be told.
+pub(crate) fn amplification(moved: &Tensor, tensor: &Tensor) -> f64 {
+    Difference::of(moved, tensor).map_or(0.0, |difference| difference.relative / PERTURBATION)
 }
 
 /// The tolerances of all values of a graph. `shapes` are those of a run; where one is missing, dims that are not
@@ -180,8 +226,11 @@ fn added(graph: &Graph, node: &Node, value: Value, shapes: &HashMap<Value, Vec<u
         None => graph.fact(value).shape().iter().map(|dim| dim.as_usize().unwrap_or(1)).collect(),
     };
     match node.op {
-        Op::QuantizeLinear(_) => Tolerance { rounding: 0.0, steps: integer_step(dtype) },
-        _ => Tolerance { rounding: rounding(dtype, roundings(node, &shape, value)), steps: 0.0 },
+        Op::QuantizeLinear(_) => Tolerance { steps: integer_step(dtype), ..Tolerance::default() },
+        _ => {
+            let rounding = rounding(dtype, roundings(node, &shape, value));
+            Tolerance { rounding, ..Tolerance::default() }
+        }
     }
 }
 
@@ -284,7 +333,6 @@ fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) ->
 mod tests {
     use super::*;
     use rabot_ir::text::parse;
-    use rabot_tensor::Tensor;
 
     fn of_output(text: &str) -> Tolerance {
         let graph = parse(text).unwrap();
@@ -300,6 +348,28 @@ mod tests {
         assert_eq!(product.relative(), 16.0 * 8.0 / 16777216.0);
         let moved = of_output("model \"m\" input %0 \"x\" : f32[2,3] %1 = Transpose(%0) output \"y\" = %1");
         assert_eq!(moved.relative(), 0.0);
+    }
+
+    #[test]
+    fn bad_conditioning_is_measured() {
+        let graph = |by: &str| {
+            let text = "model \"m\" input %0 \"x\" : f32[4] %1 = Constant [BY] : f32[1] \"c\"
+                 %2 = Sub(%0, %1) output \"y\" = %2";
+            parse(&text.replace("BY", by)).unwrap()
+        };
+        let inputs = Tensors::from_iter([("x".to_owned(), Tensor::from_vec(&[4], vec![1000.5f32; 4]))]);
+        let measured = |graph: &Graph| {
+            let y = |inputs: &Tensors| rabot_ir::interp::run(graph, inputs).unwrap()["y"].clone();
+            amplification(&y(&perturbed(&inputs).unwrap()), &y(&inputs))
+        };
+        let (good, bad) = (measured(&graph("-1000.0")), measured(&graph("1000.0")));
+        assert!(good < 1.0 && (1000.0..4000.0).contains(&bad), "{good} {bad}");
+        let rounding = Tolerance { rounding: F32 * F32, ..Tolerance::default() };
+        assert_eq!(rounding.amplified(good), Tolerance { amplification: good, ..rounding });
+        assert_eq!(rounding.amplified(good).relative(), rounding.relative());
+        assert!(rounding.amplified(bad).relative() > 200.0 * rounding.relative());
+        let integers = Tensors::from_iter([("x".to_owned(), Tensor::scalar(1i64))]);
+        assert!(perturbed(&integers).is_none());
     }
 
     #[test]
