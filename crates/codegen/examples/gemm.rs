@@ -42,6 +42,9 @@ fn problems() -> Vec<Problem> {
         product("512×512×512, both at run time", [512, 512, 512], false, float),
         product("1×49152×576, weights right", [1, 49152, 576], true, float),
         product("13×1536×576, weights right", [13, 1536, 576], true, float),
+        pointwise("1×1 conv, 64 → 256, 56×56", [256, 3136, 64]),
+        pointwise("1×1 conv, 256 → 64, 56×56", [64, 3136, 256]),
+        pointwise("1×1 conv, 2048 → 512, 7×7", [512, 49, 2048]),
         conv("3×3 conv, 64 → 64, 56×56", 64, 56, 1, float),
         conv("3×3 conv, 256 → 256, 14×14", 256, 14, 1, float),
         conv("3×3 conv, 512 → 512, 7×7", 512, 7, 1, float),
@@ -115,6 +118,26 @@ fn product(name: &'static str, sizes: [usize; 3], packed: bool, dtype: DType) ->
         name,
         kernel: kernel(sizes, strided(0, k, 1), b, dtype, 1, tile),
         elements: [m * k, k.next_multiple_of(2) * n.next_multiple_of(nr), n, m * n],
+    }
+}
+
+fn pointwise(name: &'static str, sizes: [usize; 3]) -> Problem {
+    let [m, n, k] = sizes;
+    let (mr, nr) = micro(m, DType::F32);
+    let columns = (131072 / k).clamp(nr, 1024) / nr * nr;
+    let b = Operand::Strided {
+        arg: 1,
+        offset: Size::Const(0),
+        batch: vec![],
+        outer: Size::Const(1),
+        k: Size::Const(n as i64),
+        zero_point: 0,
+    };
+    let tile = Tile { mr, nr, rows: m.next_multiple_of(mr), columns };
+    Problem {
+        name,
+        kernel: kernel(sizes, Operand::Packed { arg: 0, batch: vec![] }, b, DType::F32, 0, tile),
+        elements: [m.next_multiple_of(mr) * k, k * n, m, m * n],
     }
 }
 

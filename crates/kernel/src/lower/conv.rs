@@ -12,8 +12,8 @@ use rabot_ir::{Dim, NodeId, Op, Value};
 use rabot_tensor::DType;
 use std::collections::HashSet;
 
-/// Elements of a packed block of patches: 256 KiB of f32, a part of the second-level cache.
-const BLOCK_ELEMENTS: usize = 65536;
+/// Elements of a packed block of patches: 512 KiB of f32, a part of the second-level cache.
+const BLOCK_ELEMENTS: usize = 131072;
 /// Items below which a convolution is cut along its channels too, so that threads can share it.
 const MIN_ITEMS: usize = 4;
 
@@ -198,7 +198,7 @@ impl Lowering<'_, '_, '_> {
         let result = self.graph.fact(output).shape().to_vec();
         let members = self.members(&epilogue.nodes[1..]);
         let mut views = self.leaf_views(&members, &epilogue.roots, &HashSet::from([output]), &result);
-        let targets: Vec<View> = epilogue.roots.iter().map(|&root| self.allocate_dense(root)).collect();
+        let targets: Vec<View> = epilogue.roots.iter().map(|&root| self.allocate_image(root)).collect();
         for view in views.values_mut() {
             *view = self.spatially_merged(view, conv.anchor);
         }
@@ -224,21 +224,15 @@ impl Lowering<'_, '_, '_> {
         true
     }
 
-    /// As `allocate`, always row-major: pixels of a channel must follow each other.
-    fn allocate_dense(&mut self, value: Value) -> View {
+    /// As `allocate`, with the pixels of a channel one after the other.
+    fn allocate_image(&mut self, value: Value) -> View {
         let view = self.allocate(value);
-        if view.is_dense() {
-            return view;
-        }
-        let view = self.b.arena(view.dtype, &view.shape);
-        self.views.insert(value, view.clone());
-        view
+        if is_spatially_merged(&view) { view } else { self.allocate_dense(value) }
     }
 
     /// The view with its spatial axes walkable by one stride; copied where they are not.
     fn spatially_merged(&mut self, view: &View, id: NodeId) -> View {
-        let runs = mergeable_runs(&view.shape, &[view], &[1, 2]);
-        if runs.iter().filter(|run| run[0] >= 2).count() <= 1 {
+        if is_spatially_merged(view) {
             return view.clone();
         }
         let dense = self.b.arena(view.dtype, &view.shape);
@@ -285,8 +279,7 @@ impl Lowering<'_, '_, '_> {
         let pointwise = geometry.kernel.iter().chain(&geometry.strides).all(|&v| v == 1)
             && geometry.pads_begin.iter().chain(&geometry.pads_end).all(|p| p.is(0));
         let column = (2..x.shape.len()).rev().find(|&axis| !x.shape[axis].is(1));
-        let runs = mergeable_runs(&x.shape, &[x], &[2]);
-        let merged = runs.iter().filter(|run| run[0] >= 2).count() <= 1;
+        let merged = is_spatially_merged(x);
         let arg = frame.arg(x, false);
         let (offset, batch) = (frame.size(&x.offset), frame.sizes(&batch));
         if pointwise && merged {
@@ -309,6 +302,12 @@ impl Lowering<'_, '_, '_> {
             zero_point,
         })
     }
+}
+
+/// True if one stride walks the pixels of a channel.
+fn is_spatially_merged(view: &View) -> bool {
+    let runs = mergeable_runs(&view.shape, &[view], &[1, 2]);
+    runs.iter().filter(|run| run[0] >= 2).count() <= 1
 }
 
 /// Images and groups are the batch, channels the row, pixels the column.
