@@ -230,20 +230,64 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
         target
     }
 
-    /// A buffer for a value that a kernel is about to write: the output's own where it is one; else in the arena,
-    /// in the order of axes in which its only reader wants it.
+    /// Memory for a value that a kernel is about to write: the output's own where it is one; a part of the result where
+    /// only a concatenation reads it; else in the arena, in the order of axes in which its only reader wants it.
     fn allocate(&mut self, value: Value) -> View {
         let ty = self.graph.fact(value).ty.clone();
         let position = self.graph.outputs().iter().position(|o| o.value == value);
         let view = match position {
             Some(index) if self.taken.insert(index) => View::dense(self.outputs[index], ty.dtype, &ty.shape),
-            _ => match self.transposed_for(value) {
-                Some(perm) => self.arena_in_order(ty.dtype, &ty.shape, &perm),
-                None => self.b.arena(ty.dtype, &ty.shape),
+            Some(_) => self.b.arena(ty.dtype, &ty.shape),
+            None => match (self.part_of_concat(value), self.transposed_for(value)) {
+                (Some(part), _) => part,
+                (None, Some(perm)) => self.arena_in_order(ty.dtype, &ty.shape, &perm),
+                (None, None) => self.b.arena(ty.dtype, &ty.shape),
             },
         };
         self.views.insert(value, view.clone());
         view
+    }
+
+    /// As [`Lowering::allocate`], always row-major from the start of a buffer.
+    fn allocate_dense(&mut self, value: Value) -> View {
+        let view = self.allocate(value);
+        if view.is_dense() {
+            return view;
+        }
+        let view = self.b.arena(view.dtype, &view.shape);
+        self.views.insert(value, view.clone());
+        view
+    }
+
+    /// The part of a concatenation's result that a value becomes, if nothing else reads the value.
+    fn part_of_concat(&mut self, value: Value) -> Option<View> {
+        let [(user, slot)] = self.graph.users(value)[..] else { return None };
+        let Op::Concat(op) = &self.graph.node(user).op else { return None };
+        let axis = op.axis;
+        let output = Value { node: user, slot: 0 };
+        let whole = match self.views.get(&output) {
+            Some(view) => view.clone(),
+            None => self.allocate(output),
+        };
+        self.concat_parts(user, axis, &whole).swap_remove(slot)
+    }
+
+    /// The parts of a concatenation's result, by operand; `None` for an absent one.
+    fn concat_parts(&self, id: NodeId, axis: i64, whole: &View) -> Vec<Option<View>> {
+        let axis = if axis < 0 { axis + whole.shape.len() as i64 } else { axis } as usize;
+        let mut start = Dim::from(0);
+        let mut parts = Vec::new();
+        for input in &self.graph.node(id).inputs {
+            parts.push(input.map(|value| {
+                let shape = self.graph.fact(value).shape();
+                let mut part = whole.slice(axis, &start, 1, &shape[axis]);
+                start = start.clone() + shape[axis].clone();
+                // The other dims are the same by the op's definition, but may be written differently.
+                part.shape = shape.to_vec();
+                part
+            }));
+        }
+        parts
     }
 
     /// The permutation of the transpose that alone reads a value, if it keeps the last axis, so that vectors of the
@@ -387,8 +431,9 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
         let captured: Vec<Option<View>> =
             inputs[1..].iter().map(|value| value.map(|value| self.view(value))).collect();
         let count = self.graph.node(id).outputs.len();
-        let results: Vec<BufferId> =
-            (0..count).map(|slot| self.allocate(Value { node: id, slot: slot as u32 }).buffer).collect();
+        let results: Vec<BufferId> = (0..count)
+            .map(|slot| self.allocate_dense(Value { node: id, slot: slot as u32 }).buffer)
+            .collect();
         let mut lists = BTreeMap::new();
         for (index, branch) in [&op.then_branch, &op.else_branch].into_iter().enumerate() {
             let inputs = branch.inputs().iter().map(|&node| Value { node, slot: 0 });

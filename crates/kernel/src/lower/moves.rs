@@ -40,22 +40,21 @@ impl Lowering<'_, '_, '_> {
         self.graph.node(id).inputs.get(slot).copied().flatten()
     }
 
+    /// Copies the operands that were not written into their part of the result to begin with.
     fn lower_concat(&mut self, id: NodeId, axis: i64) {
         let output = Value { node: id, slot: 0 };
-        let target = self.allocate(output);
-        let axis = if axis < 0 { axis + target.shape.len() as i64 } else { axis } as usize;
-        let mut start = Dim::from(0);
-        for input in self.graph.node(id).inputs.clone().into_iter().flatten() {
+        let target = match self.views.get(&output) {
+            Some(view) => view.clone(),
+            None => self.allocate(output),
+        };
+        let parts = self.concat_parts(id, axis, &target);
+        for (input, part) in self.graph.node(id).inputs.clone().into_iter().zip(parts) {
+            let (Some(input), Some(part)) = (input, part) else { continue };
             let source = self.view(input);
-            let size = source.shape[axis].clone();
-            if !source.shape.iter().any(|d| d.is(0)) {
-                let mut part = target.slice(axis, &start, 1, &size);
-                // The other dims are the same by the op's definition, but may be written differently.
-                part.shape.clone_from(&source.shape);
+            if source != part && !part.shape.iter().any(|d| d.is(0)) {
                 let origin = self.origin(&[id], &[output]);
                 self.copy(&source, &part, origin);
             }
-            start = start + size;
         }
     }
 
@@ -228,10 +227,7 @@ impl Lowering<'_, '_, '_> {
         let Some(factors) = self.whole_factors(id, &source.shape) else {
             return self.lower_host(id, "resizing by other than whole factors of nearest neighbours");
         };
-        let target = self.allocate(output);
-        if !target.is_dense() {
-            return self.problem(id, "its result must be dense");
-        }
+        let target = self.allocate_dense(output);
         // Each axis with a factor becomes two: the source's, and the copies.
         let last = factors.len().checked_sub(1);
         let mut shape = Vec::new();

@@ -124,17 +124,18 @@ impl Lowering<'_, '_, '_> {
         }
     }
 
-    fn emit_rows(&mut self, rows: Rows<'_>, nodes: &[NodeId], anchor: NodeId, shape: &[Dim]) {
+    /// Views of what the rows read, besides the anchor's result, and of what they write, all on the operand's axes.
+    fn row_views(&mut self, rows: &Rows<'_>, anchor: NodeId, shape: &[Dim]) -> (HashMap<Leaf, View>, Vec<View>) {
         let given = HashSet::from([rows.output]);
         let mut views = self.leaf_views(&rows.before, &[rows.input], &HashSet::new(), shape);
         let result_shape = self.graph.fact(rows.output).shape().to_vec();
         let mut targets = Vec::new();
         for (leaf, view) in self.leaf_views(&rows.after, &rows.roots, &given, &result_shape) {
-            views.insert(leaf, on_operand_axes(view, &rows, shape));
+            views.insert(leaf, on_operand_axes(view, rows, shape));
         }
         for &root in &rows.roots {
             let view = self.allocate(root);
-            targets.push(on_operand_axes(view, &rows, shape));
+            targets.push(on_operand_axes(view, rows, shape));
         }
         for slot in 1..self.graph.node(anchor).inputs.len() {
             if let (true, Some(value)) = (rows.same_shape, self.graph.node(anchor).inputs[slot]) {
@@ -142,6 +143,11 @@ impl Lowering<'_, '_, '_> {
                 views.insert(Leaf { value, axis: None }, view);
             }
         }
+        (views, targets)
+    }
+
+    fn emit_rows(&mut self, rows: Rows<'_>, nodes: &[NodeId], anchor: NodeId, shape: &[Dim]) {
+        let (views, targets) = self.row_views(&rows, anchor, shape);
         let mut frame = Frame::default();
         let all: Vec<&View> = views.values().chain(&targets).collect();
         let cuts: Vec<usize> = (1..shape.len()).filter(|&a| rows.reduced[a] != rows.reduced[a - 1]).collect();

@@ -160,16 +160,8 @@ pub(super) fn unary(dag: &mut Dag, op: &UnaryOp, x: ExprId) -> ExprId {
             let zero = dag.constant(dtype, 0.0);
             dag.binary(BinaryFn::Max, x, zero)
         }
-        UnaryOp::Softsign => {
-            let (one, magnitude) = (dag.constant(dtype, 1.0), dag.unary(UnaryFn::Abs, x));
-            let sum = dag.binary(BinaryFn::Add, one, magnitude);
-            dag.binary(BinaryFn::Div, x, sum)
-        }
-        UnaryOp::Mish => {
-            let inner = softplus(dag, x);
-            let tanh = dag.unary(UnaryFn::Tanh, inner);
-            dag.binary(BinaryFn::Mul, x, tanh)
-        }
+        UnaryOp::Softsign => softsign(dag, x),
+        UnaryOp::Mish => mish(dag, x),
         UnaryOp::HardSwish => {
             let gate = hard_sigmoid(dag, x, 1.0 / 6.0, 0.5);
             dag.binary(BinaryFn::Mul, x, gate)
@@ -180,11 +172,7 @@ pub(super) fn unary(dag: &mut Dag, op: &UnaryOp, x: ExprId) -> ExprId {
             let (scaled, negative) = (dag.binary(BinaryFn::Mul, x, alpha), is_negative(dag, x));
             dag.select(negative, scaled, x)
         }
-        UnaryOp::ThresholdedRelu { alpha } => {
-            let (alpha, zero) = (dag.constant(dtype, alpha as f64), dag.constant(dtype, 0.0));
-            let above = dag.binary(BinaryFn::Lt, alpha, x);
-            dag.select(above, x, zero)
-        }
+        UnaryOp::ThresholdedRelu { alpha } => thresholded_relu(dag, x, alpha as f64),
         UnaryOp::Elu { alpha } => {
             let (curve, negative) = (scaled_expm1(dag, x, alpha as f64, 1.0), is_negative(dag, x));
             dag.select(negative, curve, x)
@@ -194,12 +182,33 @@ pub(super) fn unary(dag: &mut Dag, op: &UnaryOp, x: ExprId) -> ExprId {
             let negative = is_negative(dag, x);
             dag.select(negative, curve, x)
         }
-        UnaryOp::Selu { alpha, gamma } => {
-            let (curve, negative) = (scaled_expm1(dag, x, alpha as f64, 1.0), is_negative(dag, x));
-            let (joined, gamma) = (dag.select(negative, curve, x), dag.constant(dtype, gamma as f64));
-            dag.binary(BinaryFn::Mul, joined, gamma)
-        }
+        UnaryOp::Selu { alpha, gamma } => selu(dag, x, alpha as f64, gamma as f64),
     }
+}
+
+fn softsign(dag: &mut Dag, x: ExprId) -> ExprId {
+    let (one, magnitude) = (dag.constant(dag.dtype(x), 1.0), dag.unary(UnaryFn::Abs, x));
+    let sum = dag.binary(BinaryFn::Add, one, magnitude);
+    dag.binary(BinaryFn::Div, x, sum)
+}
+
+fn mish(dag: &mut Dag, x: ExprId) -> ExprId {
+    let inner = softplus(dag, x);
+    let tanh = dag.unary(UnaryFn::Tanh, inner);
+    dag.binary(BinaryFn::Mul, x, tanh)
+}
+
+fn thresholded_relu(dag: &mut Dag, x: ExprId, alpha: f64) -> ExprId {
+    let dtype = dag.dtype(x);
+    let (alpha, zero) = (dag.constant(dtype, alpha), dag.constant(dtype, 0.0));
+    let above = dag.binary(BinaryFn::Lt, alpha, x);
+    dag.select(above, x, zero)
+}
+
+fn selu(dag: &mut Dag, x: ExprId, alpha: f64, gamma: f64) -> ExprId {
+    let (curve, negative) = (scaled_expm1(dag, x, alpha, 1.0), is_negative(dag, x));
+    let (joined, gamma) = (dag.select(negative, curve, x), dag.constant(dag.dtype(x), gamma));
+    dag.binary(BinaryFn::Mul, joined, gamma)
 }
 
 fn hard_sigmoid(dag: &mut Dag, x: ExprId, alpha: f64, beta: f64) -> ExprId {

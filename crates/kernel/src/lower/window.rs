@@ -65,9 +65,9 @@ impl Windows {
 }
 
 impl WindowKernel {
-    /// A nest over the result's shape, with the taps inside.
-    pub fn new(shape: &[Dim], views: &[&View], taps: &[usize]) -> Self {
-        let runs = mergeable_runs(shape, views, &[]);
+    /// A nest over the result's shape, with the taps inside. Each axis of `cuts` starts a loop of its own.
+    pub fn new(shape: &[Dim], views: &[&View], taps: &[usize], cuts: &[usize]) -> Self {
+        let runs = mergeable_runs(shape, views, cuts);
         let dims: Vec<LoopDim> = runs
             .iter()
             .map(|run| LoopDim { size: run_size(shape, run), axis: run[run.len() - 1], factor: Dim::from(1) })
@@ -195,7 +195,11 @@ impl Lowering<'_, '_, '_> {
         let padded = self.padded(id, &source, &pads, fill);
         let windows = Windows::new(&padded, &geometry, &result);
         let target = self.allocate(output);
-        let mut kernel = WindowKernel::new(&result, &[&windows.input, &target], &geometry.kernel);
+        let border = padded_average || (pool.kind == PoolKind::Average && pool.ceil_mode);
+        // What a window counts depends on its position along each axis, which a merged loop does not know.
+        let cuts: Vec<usize> = if border { (2..result.len()).collect() } else { vec![] };
+        let mut kernel =
+            WindowKernel::new(&result, &[&windows.input, &target], &geometry.kernel, &cuts);
         let (mut dag, access) = (Dag::default(), windows.access(&mut kernel));
         let arg = kernel.frame.arg(&windows.input, false);
         let value = dag.push(Expr::Load { arg, access }, dtype);
@@ -204,7 +208,6 @@ impl Lowering<'_, '_, '_> {
         let mut dag = Dag::default();
         let mut value = dag.push(Expr::Reduced(0), dtype);
         if pool.kind == PoolKind::Average {
-            let border = padded_average || pool.ceil_mode;
             let count = if border {
                 let included = pool.count_include_pad;
                 self.window_count(&mut dag, &mut kernel, &geometry, &spatial, included, dtype)
@@ -273,7 +276,7 @@ impl Lowering<'_, '_, '_> {
         let input = View { shape: shape.clone(), ..padded.clone() };
         let centre = source.clone();
         let windows = Windows { input, taps: vec![(lrn.size, padded.strides[1].clone())] };
-        let mut kernel = WindowKernel::new(&shape, &[&windows.input, &centre, &target], &[lrn.size]);
+        let mut kernel = WindowKernel::new(&shape, &[&windows.input, &centre, &target], &[lrn.size], &[]);
         let (mut dag, access) = (Dag::default(), windows.access(&mut kernel));
         let arg = kernel.frame.arg(&windows.input, false);
         let value = dag.push(Expr::Load { arg, access }, dtype);
@@ -345,7 +348,7 @@ impl Lowering<'_, '_, '_> {
         let by_channel = weights.along(1, &result);
         let mut all: Vec<&View> = views.values().chain(&targets).chain(&parameters).collect();
         all.extend([&windows.input, &by_channel]);
-        let mut kernel = WindowKernel::new(&result, &all, &geometry.kernel);
+        let mut kernel = WindowKernel::new(&result, &all, &geometry.kernel, &[]);
         let (mut dag, access) = (Dag::default(), windows.access(&mut kernel));
         let arg = kernel.frame.arg(&windows.input, false);
         let value = dag.push(Expr::Load { arg, access }, compute_dtype(source.dtype));
