@@ -96,8 +96,7 @@ fn contract_kernel(text: &mut String, kernel: &ContractKernel) {
     let args = join(&kernel.args, |a| format!("{}{}", if a.written { "out " } else { "" }, a.dtype));
     let batch = join(&kernel.batch, |s| size(*s));
     let (m, n, k) = (size(kernel.m), size(kernel.n), size(kernel.k));
-    let _ =
-        writeln!(text, "  args ({args}) batch [{batch}] m {m} n {n} k {k} sum in {}", kernel.accumulator);
+    let _ = writeln!(text, "  args ({args}) batch [{batch}] m {m} n {n} k {k} sum in {}", kernel.accumulator);
     let tile = kernel.tile;
     let _ = writeln!(text, "  tile {}x{} of {}x{}", tile.mr, tile.nr, tile.rows, tile.columns);
     for (name, operand) in [("A", &kernel.a), ("B", &kernel.b)] {

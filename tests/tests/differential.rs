@@ -20,7 +20,7 @@ const DEPTH: f64 = 8.0;
 /// Units in the last place of the largest element that each may add.
 const ULPS: f64 = 16.0;
 /// Graphs of all ops together; `RABOT_RANDOM_GRAPHS` is another number.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 1000;
 /// Sizes at which a symbolic program is run besides the one its graph was made with.
 const SIZES: [usize; 2] = [1, 6];
 
@@ -58,9 +58,7 @@ fn run(program: &Program, inputs: &Tensors) -> Result<Tensors, String> {
         session.run(inputs).map_err(|e| e.to_string())
     };
     let one: Tensors = on(1)?;
-    let bits = |tensors: &Tensors| {
-        tensors.values().map(|t: &Tensor| t.bytes().to_vec()).collect::<Vec<_>>()
-    };
+    let bits = |tensors: &Tensors| tensors.values().map(|t: &Tensor| t.bytes().to_vec()).collect::<Vec<_>>();
     for threads in [2, 3] {
         if bits(&on(threads)?) != bits(&one) {
             return Err(format!("{threads} threads give other bits than one"));
@@ -83,11 +81,29 @@ fn input_sets(graph: &Graph, inputs: &Tensors, seed: u64) -> Vec<(Tensors, Tenso
     answered.collect()
 }
 
+/// True if some size is known only when its node has run: such a graph is refused, and must be by that name.
+fn depends_on_data(graph: &Graph) -> bool {
+    let mut known = Vec::new();
+    for &input in graph.inputs() {
+        let dims = graph.node(input).outputs[0].fact.shape();
+        dims.iter().for_each(|dim| dim.for_each_symbol(&mut |name| known.push(name.clone())));
+    }
+    let mut found = false;
+    for id in graph.node_ids() {
+        let dims = graph.node(id).outputs.iter().flat_map(|output| output.fact.shape());
+        dims.for_each(|dim| dim.for_each_symbol(&mut |name| found |= !known.contains(name)));
+    }
+    found
+}
+
 fn check(level: &Profile, graph: &Graph, sets: &[(Tensors, Tensors)]) -> Result<(), String> {
     let graphs = [("as it is", graph.clone()), ("default pipeline", optimized(graph)?)];
     for (what, graph) in graphs {
         let place = |error: String| format!("{}, {what}: {error}", level.name);
-        let program = program(&graph, level).map_err(place)?;
+        let program = match program(&graph, level) {
+            Err(error) if error.contains("depends on data") && depends_on_data(&graph) => continue,
+            other => other.map_err(place)?,
+        };
         for (at, (inputs, expected)) in sets.iter().enumerate() {
             let actual = run(&program, inputs).map_err(|e| place(format!("inputs {at}: {e}")))?;
             compare(expected, &actual).map_err(|e| {

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("crates/ir", &["tensor"]),
     ("crates/rewrite", &["ir", "tensor"]),
     ("crates/onnx", &["ir", "mmap", "tensor"]),
-    ("crates/kernel", &["ir", "target", "tensor"]),
+    ("crates/kernel", &["ir", "mmap", "target", "tensor"]),
     ("crates/codegen", &["ir", "kernel", "target", "tensor"]),
     ("crates/runtime", &["codegen", "ir", "kernel", "target", "tensor"]),
     ("passes", &["ir", "rewrite", "tensor"]),
@@ -30,9 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("crates/debug", &["codegen", "ir", "kernel", "passes", "rewrite", "runtime", "target", "tensor"]),
     (
         "crates/rabot",
-        &[
-            "codegen", "debug", "ir", "kernel", "onnx", "passes", "rewrite", "runtime", "target", "tensor",
-        ],
+        &["codegen", "debug", "ir", "kernel", "onnx", "passes", "rewrite", "runtime", "target", "tensor"],
     ),
     ("tests", &["filetest", "ir", "kernel", "rabot", "rewrite", "target", "tensor"]),
 ];
@@ -90,11 +88,11 @@ fn crates_depend_only_on_what_they_may() {
         problems.push(format!("{member} is a member of the workspace or of this list, but not of both"));
     }
     for (member, allowed) in ARROWS.iter().filter(|(member, _)| members.contains(member)) {
-        let manifest: toml::Table =
-            toml::from_str(&read(&root().join(member).join("Cargo.toml"))).unwrap();
+        let manifest: toml::Table = toml::from_str(&read(&root().join(member).join("Cargo.toml"))).unwrap();
         for section in ["dependencies", "build-dependencies"] {
             let Some(dependencies) = manifest.get(section).and_then(|d| d.as_table()) else { continue };
-            for name in dependencies.keys().filter(|name| name.as_str() == "rabot" || name.starts_with("rabot-"))
+            for name in
+                dependencies.keys().filter(|name| name.as_str() == "rabot" || name.starts_with("rabot-"))
             {
                 let short = name.strip_prefix("rabot-").unwrap_or(name);
                 if !allowed.contains(&short) {
@@ -113,7 +111,8 @@ fn unsafe_code_is_forbidden_elsewhere() {
         let text = read(&root().join(member).join("src/lib.rs"));
         let forbids = text.lines().any(|line| line == "#![forbid(unsafe_code)]");
         if forbids == UNSAFE.contains(member) {
-            problems.push(format!("{member}: {}", if forbids { "has no unsafe code" } else { "may have it" }));
+            problems
+                .push(format!("{member}: {}", if forbids { "has no unsafe code" } else { "may have it" }));
         }
     }
     none("`#![forbid(unsafe_code)]` in src/lib.rs", &problems);
@@ -197,7 +196,8 @@ fn functions_are_found() {
 #[test]
 fn nothing_is_left_undone() {
     // In pieces, for this file is searched too.
-    let words = [["TO", "DO"], ["FIX", "ME"], ["XX", "X"], ["todo", "!"], ["unimplemented", "!"], ["dbg", "!("]];
+    let words =
+        [["TO", "DO"], ["FIX", "ME"], ["XX", "X"], ["todo", "!"], ["unimplemented", "!"], ["dbg", "!("]];
     let words = words.map(|parts| parts.concat());
     let mut problems = Vec::new();
     for (name, text) in rust_files() {

@@ -7,7 +7,7 @@ use rabot_ir::testing::random_inputs;
 use rabot_onnx::Limits;
 use rabot_passes::{DEFAULT_PIPELINE, pipeline};
 use rabot_rewrite::{Exactness, PassCx, Step};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Models whose interpretation takes a fraction of a second, with sizes for their symbolic dims.
 const SMALL: &[(&str, &[(&str, usize)])] = &[
@@ -39,7 +39,7 @@ fn models() -> Vec<(String, PathBuf)> {
     models
 }
 
-fn import(path: &PathBuf) -> Graph {
+fn import(path: &Path) -> Graph {
     rabot_onnx::import_file(path, &Limits::default()).unwrap_or_else(|error| panic!("{error}")).graph
 }
 

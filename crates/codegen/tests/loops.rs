@@ -424,6 +424,24 @@ fn softmax_rows() {
     }
 }
 
+/// Compares sums and maxima of 3 × 3 windows with plain loops.
+fn check_windows(results: &(Vec<f32>, Vec<f32>), sizes: [usize; 5], operands: [&[f32]; 3]) {
+    let [rows, n, s, height, width] = sizes;
+    let [x, w, b] = operands;
+    for (index, (&sum, &max)) in results.0.iter().zip(&results.1).enumerate() {
+        let (c, i, j) = (index / (rows * n), index / n % rows, index % n);
+        let taps: Vec<(f32, f32)> = (0..9)
+            .map(|t| {
+                let at = c * height * width + (s * i + t / 3) * width + s * j + t % 3;
+                (x[at], w[c * 9 + t])
+            })
+            .collect();
+        let exact = taps.iter().map(|(x, w)| *x as f64 * *w as f64).sum::<f64>() + b[c] as f64;
+        assert!((sum as f64 - exact).abs() < 1e-4);
+        assert_eq!(max, taps.iter().fold(f32::NEG_INFINITY, |m, t| m.max(t.0)));
+    }
+}
+
 #[test]
 fn depthwise_convolution_and_pooling() {
     // y[c, i, j] = Σ x[c, s·i + u, s·j + v] · w[c, u, v], and the maximum of the window; 3 × 3.
@@ -473,18 +491,8 @@ fn depthwise_convolution_and_pooling() {
                 results.push((typed::<f32>(&buffers[3]), typed::<f32>(&buffers[4])));
             }
             assert_eq!(results[0], results[1], "scalar and vector code differ");
-            for (index, (&sum, &max)) in results[0].0.iter().zip(&results[0].1).enumerate() {
-                let (c, i, j) = (index / (rows * n), index / n % rows, index % n);
-                let taps: Vec<(f32, f32)> = (0..9)
-                    .map(|t| {
-                        let at = c * height * width + (s * i + t / 3) * width + s * j + t % 3;
-                        (x[at], w[c * 9 + t])
-                    })
-                    .collect();
-                let exact = taps.iter().map(|(x, w)| *x as f64 * *w as f64).sum::<f64>() + b[c] as f64;
-                assert!((sum as f64 - exact).abs() < 1e-4);
-                assert_eq!(max, taps.iter().fold(f32::NEG_INFINITY, |m, t| m.max(t.0)));
-            }
+            let sizes = [rows, n, s, height, width];
+            check_windows(&results[0], sizes, [&x, &w, &b]);
         }
     }
 }

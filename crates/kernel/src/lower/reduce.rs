@@ -125,7 +125,12 @@ impl Lowering<'_, '_, '_> {
     }
 
     /// Views of what the rows read, besides the anchor's result, and of what they write, all on the operand's axes.
-    fn row_views(&mut self, rows: &Rows<'_>, anchor: NodeId, shape: &[Dim]) -> (HashMap<Leaf, View>, Vec<View>) {
+    fn row_views(
+        &mut self,
+        rows: &Rows<'_>,
+        anchor: NodeId,
+        shape: &[Dim],
+    ) -> (HashMap<Leaf, View>, Vec<View>) {
         let given = HashSet::from([rows.output]);
         let mut views = self.leaf_views(&rows.before, &[rows.input], &HashSet::new(), shape);
         let result_shape = self.graph.fact(rows.output).shape().to_vec();

@@ -162,10 +162,7 @@ pub(super) fn unary(dag: &mut Dag, op: &UnaryOp, x: ExprId) -> ExprId {
         }
         UnaryOp::Softsign => softsign(dag, x),
         UnaryOp::Mish => mish(dag, x),
-        UnaryOp::HardSwish => {
-            let gate = hard_sigmoid(dag, x, 1.0 / 6.0, 0.5);
-            dag.binary(BinaryFn::Mul, x, gate)
-        }
+        UnaryOp::HardSwish => hard_swish(dag, x),
         UnaryOp::HardSigmoid { alpha, beta } => hard_sigmoid(dag, x, alpha as f64, beta as f64),
         UnaryOp::LeakyRelu { alpha } => {
             let alpha = dag.constant(dtype, alpha as f64);
@@ -209,6 +206,11 @@ fn selu(dag: &mut Dag, x: ExprId, alpha: f64, gamma: f64) -> ExprId {
     let (curve, negative) = (scaled_expm1(dag, x, alpha, 1.0), is_negative(dag, x));
     let (joined, gamma) = (dag.select(negative, curve, x), dag.constant(dag.dtype(x), gamma));
     dag.binary(BinaryFn::Mul, joined, gamma)
+}
+
+fn hard_swish(dag: &mut Dag, x: ExprId) -> ExprId {
+    let gate = hard_sigmoid(dag, x, 1.0 / 6.0, 0.5);
+    dag.binary(BinaryFn::Mul, x, gate)
 }
 
 fn hard_sigmoid(dag: &mut Dag, x: ExprId, alpha: f64, beta: f64) -> ExprId {

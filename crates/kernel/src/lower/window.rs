@@ -198,8 +198,7 @@ impl Lowering<'_, '_, '_> {
         let border = padded_average || (pool.kind == PoolKind::Average && pool.ceil_mode);
         // What a window counts depends on its position along each axis, which a merged loop does not know.
         let cuts: Vec<usize> = if border { (2..result.len()).collect() } else { vec![] };
-        let mut kernel =
-            WindowKernel::new(&result, &[&windows.input, &target], &geometry.kernel, &cuts);
+        let mut kernel = WindowKernel::new(&result, &[&windows.input, &target], &geometry.kernel, &cuts);
         let (mut dag, access) = (Dag::default(), windows.access(&mut kernel));
         let arg = kernel.frame.arg(&windows.input, false);
         let value = dag.push(Expr::Load { arg, access }, dtype);
