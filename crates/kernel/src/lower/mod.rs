@@ -298,7 +298,8 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
         match &self.graph.node(user).op {
             Op::Transpose(op) => {
                 let perm = op.perm.clone().unwrap_or_else(|| (0..rank).rev().collect());
-                (perm.last() == Some(&(rank - 1)) && !self.graph.is_output(value)).then_some(perm)
+                (perm.last().is_some_and(|&last| last + 1 == rank) && !self.graph.is_output(value))
+                    .then_some(perm)
             }
             _ => None,
         }

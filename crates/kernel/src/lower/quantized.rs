@@ -80,11 +80,14 @@ impl Lowering<'_, '_, '_> {
             constant(slot).map(|tensor| tensor.to_i64s().into_iter().map(|v| v as i32).collect())
         };
         let (x_scale, y_scale) = (*scales(1)?.first()?, *scales(6)?.first()?);
-        let multipliers = scales(4)?.into_iter().map(|w_scale| x_scale * w_scale / y_scale).collect();
+        let multipliers: Vec<f32> =
+            scales(4)?.into_iter().map(|w_scale| x_scale * w_scale / y_scale).collect();
+        // Where there are no channels there are no parameters of them, and nothing that they could change.
+        let or_one = |values: Vec<i32>| if values.is_empty() { vec![0] } else { values };
         Some(Parameters {
             x_zero: *zeros(2)?.first()?,
-            w_zero: zeros(5)?,
-            multipliers,
+            w_zero: or_one(zeros(5)?),
+            multipliers: if multipliers.is_empty() { vec![1.0] } else { multipliers },
             y_zero: *zeros(7)?.first()?,
             y_dtype: constant(7)?.dtype(),
             bias: self.operand(id, 8),
