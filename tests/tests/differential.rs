@@ -30,21 +30,23 @@ fn seeds() -> u64 {
     count.unwrap_or(SEEDS)
 }
 
-/// What floats of the dtype may differ by, as a factor of the largest magnitude.
-fn allowed(dtype: DType) -> Exactness {
+/// What floats of the dtype may differ by, as a factor of the largest magnitude; `cancels` is what values of that size
+/// on the way may have cancelled to nothing.
+fn allowed(dtype: DType, cancels: f64) -> Exactness {
     let epsilon = match dtype {
         DType::F64 => f64::EPSILON,
         DType::F16 => f64::powi(2.0, -10),
         DType::BF16 => f64::powi(2.0, -7),
         _ => f64::from(f32::EPSILON),
     };
-    Exactness::Rel { rtol: DEPTH * ULPS * epsilon, atol: DEPTH * ULPS * f64::from(f32::MIN_POSITIVE) }
+    let rtol = DEPTH * ULPS * epsilon;
+    Exactness::Rel { rtol, atol: rtol * cancels.max(f64::from(f32::MIN_POSITIVE)) }
 }
 
-fn compare(expected: &Tensors, actual: &Tensors) -> Result<(), String> {
+fn compare(expected: &Tensors, actual: &Tensors, cancels: f64) -> Result<(), String> {
     for (name, expected) in expected {
         let actual = actual.get(name).ok_or_else(|| format!("output `{name}` is missing"))?;
-        if let Some(text) = difference(expected, actual, allowed(expected.dtype())) {
+        if let Some(text) = difference(expected, actual, allowed(expected.dtype(), cancels)) {
             return Err(format!("output `{name}`: {text}"));
         }
     }
@@ -106,7 +108,9 @@ fn check(level: &Profile, graph: &Graph, sets: &[(Tensors, Tensors)]) -> Result<
         };
         for (at, (inputs, expected)) in sets.iter().enumerate() {
             let actual = run(&program, inputs).map_err(|e| place(format!("inputs {at}: {e}")))?;
-            compare(expected, &actual).map_err(|e| {
+            // The graph's own inputs are such that no result is mostly error; at other sizes values of about 1 cancel.
+            let cancels = if at == 0 { 0.0 } else { 1.0 };
+            compare(expected, &actual, cancels).map_err(|e| {
                 place(format!("inputs {at}: {e}\ninputs: {inputs:?}\ngraph compiled:\n{}", print(&graph)))
             })?;
         }

@@ -32,6 +32,9 @@ use std::sync::Arc;
 /// Constants may grow by this much in one fold: tables of positions and masks are worth it, broadcast weights and
 /// second copies of shared ones are not.
 const MAX_GROWTH_BYTES: u64 = 4 << 20;
+/// Most bytes of one `ConstantOfShape` that become a constant, so that rules can work with it: more than the weights of
+/// any convolution that a batch norm is folded into, less than matrices that only cost memory.
+const MAX_SPREAD_BYTES: u64 = 16 << 20;
 
 const OPTIONS: &[OptionInfo] = &[OptionInfo {
     name: "max_bytes",
@@ -181,6 +184,9 @@ fn evaluate(
     let made: Option<u64> = facts.iter().map(size_bytes).sum();
     if matches!(node.op, Op::ConstantOfShape(_)) {
         let made = made.ok_or("its size is not known")?;
+        if made > MAX_SPREAD_BYTES {
+            return Err(format!("{made} bytes of one value are read as they are, without being written out"));
+        }
         if made > *budget {
             return Err(format!("it would make {made} bytes of constants, and max_bytes leaves {budget}"));
         }

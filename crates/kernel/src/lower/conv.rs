@@ -154,23 +154,27 @@ impl Lowering<'_, '_, '_> {
     }
 
     fn emit_float_conv(&mut self, conv: Convolution, w: &View, epilogue: &Epilogue) -> bool {
-        if !w.is_dense() {
-            return false;
-        }
         let (rows, k, mr) = (conv.rows(), conv.terms(), self.tile_for_rows(conv.rows(), DType::F32).mr);
         let weights = match self.constant_of(w) {
+            None if !w.is_dense() => return false,
             None => PackedWeights { view: w.clone(), group_stride: 0, accumulator: DType::F32 },
             Some(bytes) => {
+                // Not dense: one value for all, or a transposed constant.
+                let Some(matrix) = w.reshape(&[Dim::from(conv.out_channels), Dim::from(k)]) else {
+                    return false;
+                };
+                let strides: Option<Vec<usize>> = matrix.strides.iter().map(Dim::as_usize).collect();
+                let (Some(strides), Some(offset)) = (strides, matrix.offset.as_usize()) else { return false };
                 let source = PackSource {
                     bytes: &bytes,
                     dtype: w.dtype,
-                    offset: 0,
+                    offset,
                     batch: conv.group,
-                    batch_stride: rows * k,
+                    batch_stride: rows * strides[0],
                     outer: rows,
-                    outer_stride: k,
+                    outer_stride: strides[0],
                     k,
-                    k_stride: 1,
+                    k_stride: strides[1],
                 };
                 let Ok(packed) = pack_f32(&source, mr) else { return false };
                 rabot_mmap::release(&bytes);

@@ -383,12 +383,8 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
             Op::If(op) => self.lower_if(id, op)?,
             Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => self.lower_reshape(id),
             Op::Transpose(_) | Op::Expand(_) | Op::Slice(_) | Op::Split(_) => self.lower_view(id),
-            Op::Concat(_)
-            | Op::Pad(_)
-            | Op::Gather(_)
-            | Op::ConstantOfShape(_)
-            | Op::Range(_)
-            | Op::Resize(_) => {
+            Op::ConstantOfShape(op) => self.lower_splat(id, &op.value),
+            Op::Concat(_) | Op::Pad(_) | Op::Gather(_) | Op::Range(_) | Op::Resize(_) => {
                 self.lower_move(id);
             }
             Op::MatMul(_) | Op::Gemm(_) | Op::Conv(_) | Op::ConvTranspose(_) => {

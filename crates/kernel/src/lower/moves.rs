@@ -1,4 +1,4 @@
-//! Nodes that move or make elements: concat, pad, gather, range, fill, resize by whole factors.
+//! Nodes that move or make elements: concat, pad, gather, range, resize by whole factors.
 
 use super::Lowering;
 use super::builder::Origin;
@@ -25,13 +25,6 @@ impl Lowering<'_, '_, '_> {
             Op::Gather(op) => self.lower_gather(id, op.axis),
             Op::Range(_) => self.lower_range(id),
             Op::Resize(_) => self.lower_resize(id),
-            Op::ConstantOfShape(op) => {
-                let output = Value { node: id, slot: 0 };
-                let value = op.value.to_f64s().first().copied().unwrap_or(0.0);
-                let target = self.allocate(output);
-                let origin = self.origin(&[id], &[output]);
-                self.fill(&target, value, origin);
-            }
             other => unreachable!("{} is not a move", other.name()),
         }
     }

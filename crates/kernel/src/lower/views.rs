@@ -3,6 +3,7 @@
 use super::Lowering;
 use super::view::View;
 use rabot_ir::{Dim, NodeId, Op, Value};
+use rabot_tensor::Tensor;
 
 impl Lowering<'_, '_, '_> {
     /// `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`.
@@ -22,6 +23,13 @@ impl Lowering<'_, '_, '_> {
             }
         };
         self.views.insert(output, view);
+    }
+
+    /// `ConstantOfShape`: one element in memory, seen with strides of 0.
+    pub(super) fn lower_splat(&mut self, id: NodeId, value: &Tensor) {
+        let shape = self.graph.node(id).outputs[0].fact.shape();
+        let element = View::dense(self.b.constant(value), value.dtype(), &[]);
+        self.views.insert(Value { node: id, slot: 0 }, element.broadcast(shape));
     }
 
     /// `Transpose`, `Expand`, `Slice`, `Split`.
