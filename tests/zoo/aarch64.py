@@ -4,7 +4,8 @@
 
 Needs the cases that prepare.py stores, `rabot` (the RABOT variable, or target/release/rabot), and
 Debian's gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user; without those it says so
-and skips. The outputs must be ONNX Runtime's, as in compare.py.
+and skips. The outputs must be ONNX Runtime's, as in compare.py; those of digits in int8 must be
+those of this machine to the bit.
 """
 
 import argparse
@@ -28,6 +29,9 @@ MODELS = {  # the sizes to compile for
     "magika": {"unk__214": 1},
     "efficientnet-lite0": {"batch": 1},
 }
+
+INT8 = "cse,fold,cse,algebra,fuse,fold,algebra,quantize,cse,dce,group"
+CALIBRATION = Path(__file__).parents[2] / "demo/digits-calibration.npz"
 
 
 @dataclass
@@ -57,9 +61,9 @@ class Names:
         }
 
 
-def build(path, names, dims):
+def build(path, names, dims, options=()):
     """Compile a model and link it with the driver; returns the program."""
-    options = [option for name, size in dims.items() for option in ("--dim", f"{name}={size}")]
+    options = [*options, *(option for name, size in dims.items() for option in ("--dim", f"{name}={size}"))]
     call([rabot_path(), "compile", path, "--target", "aarch64", "--emit", "obj", *options, "-o", names.object])
     program = names.folder / names.stem
     macros = [f"-D{name}={value}" for name, value in names.macros.items()]
@@ -98,6 +102,24 @@ def check(cache, name, folder):
     return [(name, case.number, *worst(run(program, order, case), case)) for case in cases]
 
 
+def check_int8(cache, folder):
+    """Raise EngineError unless digits in int8 gives the bits that this machine gives."""
+    path, dims = cache.path("digits"), MODELS["digits"]
+    samples = folder / "calibration"  # one image a file: the program is compiled for one
+    samples.mkdir(exist_ok=True)
+    for number, image in enumerate(np.load(CALIBRATION)["image"]):
+        np.savez(samples / f"{number:05}.npz", image=image[None])
+    options = ["--pipeline", INT8, "--calibrate", samples]
+    program, here = build(path, Names(folder, "digits-int8"), dims, options), RabotModel(path, options)
+    cases = [case for case in stored_cases(cache.checks("digits")) if fits(case, dims)]
+    for case in cases:
+        expected, actual = here.run_all([case.inputs])[0], run(program, here.inputs, case)
+        for name, value in expected.items():
+            if value.tobytes() != actual[name].tobytes():
+                raise EngineError(f"digits in int8, case {case.number}: `{name}` has other bits on aarch64")
+    print(f"digits in int8: the same bits as here in {len(cases)} cases")
+
+
 def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,6 +142,8 @@ def main():
             folder.mkdir(parents=True, exist_ok=True)
             for name in arguments.models:
                 rows += check(cache, name, folder)
+            if "digits" in arguments.models:
+                check_int8(cache, folder)
         return 1 if show(rows) else 0
     except (ZooError, EngineError) as error:
         print(f"aarch64: {error}", file=sys.stderr)
