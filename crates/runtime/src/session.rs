@@ -99,7 +99,7 @@ impl Session {
     ) -> Result<Tensors, RunError> {
         let mut state = lock(&self.state);
         let plan = self.program.plan();
-        self.run_in(&mut state, |name| inputs.get(name), inputs.len(), inputs.keys(), Some(observe))?;
+        self.run_in(&mut state, inputs, Some(observe))?;
         let mut outputs = Tensors::with_capacity(plan.outputs.len());
         for (index, port) in plan.outputs.iter().enumerate() {
             let shape = state.binding.shape(&port.shape)?;
@@ -115,40 +115,37 @@ impl Session {
     /// **Errors**: as [`Session::run`].
     pub fn run_with(&self, inputs: &Tensors, read: &mut dyn FnMut(usize, &[u8])) -> Result<(), RunError> {
         let mut state = lock(&self.state);
-        self.run_in(&mut state, |name| inputs.get(name), inputs.len(), inputs.keys(), None)?;
+        self.run_in(&mut state, inputs, None)?;
         for (index, port) in self.program.plan().outputs.iter().enumerate() {
             read(index, state.outputs[index].bytes(state.binding.bytes[port.buffer]));
         }
         Ok(())
     }
 
-    fn run_in<'t, 'k>(
+    fn run_in(
         &self,
         state: &mut State,
-        lookup: impl Fn(&str) -> Option<&'t Tensor>,
-        count: usize,
-        names: impl Iterator<Item = &'k String>,
+        inputs: &Tensors,
         observe: Option<&mut dyn FnMut(Observed<'_>)>,
     ) -> Result<(), RunError> {
         let program = &*self.program.inner;
         let ports = &program.plan.inputs;
         state.dims.clear();
         state.input_addresses.clear();
-        let mut used = 0;
         for port in ports {
-            let tensor = lookup(&port.name)
+            let tensor = inputs
+                .get(&*port.name)
                 .ok_or_else(|| RunError::MissingInput { name: port.name.to_string(), ty: port_type(port) })?;
-            used += 1;
             check_input(port, tensor)?;
             state.dims.extend_from_slice(tensor.shape());
             let bytes = tensor.bytes();
             let address = if bytes.is_empty() { EMPTY.as_ptr().cast::<u8>() } else { bytes.as_ptr() };
             state.input_addresses.push(address.cast_mut());
         }
-        if used < count {
-            let known = |name: &&String| ports.iter().any(|p| *p.name == ***name);
-            let mut names = names;
-            let name = names.find(|name| !known(name)).cloned().unwrap_or_default();
+        // All of the program's inputs are there: more means unknown ones.
+        if inputs.len() > ports.len() {
+            let known = |name: &str| ports.iter().any(|port| &*port.name == name);
+            let name = inputs.keys().find(|name| !known(name)).cloned().unwrap_or_default();
             let known = ports.iter().map(|p| p.name.to_string()).collect::<Vec<_>>().join(", ");
             return Err(RunError::UnknownInput { name, known });
         }
