@@ -28,7 +28,6 @@ pub(crate) fn convert(mut draft: Draft<'_>) -> Result<Converted, Failure> {
         "Range" if draft.attrs.get("stash_type") == Some(&Attr::Int(1)) => {
             draft.attrs.remove("stash_type");
         }
-        "Size" => size(&mut draft)?,
         "Softmax" | "LogSoftmax" if opset < 13 => return flat_softmax(draft),
         _ => {}
     }
@@ -192,16 +191,6 @@ fn cast_like(draft: &mut Draft<'_>) -> Result<(), Failure> {
     draft.op = "Cast".to_owned();
     draft.attrs.set("to", Attr::Int(i64::from(code)));
     cast(draft)
-}
-
-/// The number of elements is the product of the shape.
-fn size(draft: &mut Draft<'_>) -> Result<(), Failure> {
-    let data = draft.inputs.first().copied().flatten();
-    let shape = draft.before("Shape", &Attrs::new(), vec![data])?;
-    draft.inputs = vec![Some(shape)];
-    draft.op = "ReduceProd".to_owned();
-    draft.attrs.set("keepdims", Attr::Int(0));
-    Ok(())
 }
 
 /// Before opset 13, softmax was over all dims from `axis` on, taken as one.

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod compose;
 mod control;
 mod data;
 mod dtype;

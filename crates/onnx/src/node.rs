@@ -8,6 +8,7 @@ use crate::wire::{AttributeProto, NodeProto, attribute_type as kind};
 use bytes::Bytes;
 use rabot_ir::{Attr, Attrs, Graph, GraphError, NodeId, Op, OpError, Value};
 use rabot_tensor::{DType, Tensor};
+use std::collections::HashSet;
 
 /// An op that rabot has not, and what to do about it.
 const HINTS: [(&str, &str, &str); 8] = [
@@ -43,18 +44,19 @@ impl<'a> Importer<'a> {
         if let Some(&function) = self.functions.get(&id) {
             return self.call(graph, body, node, (id, function), env);
         }
-        if !domain.is_empty() {
+        let known = upgrade::is_known(domain, &node.op_type);
+        if !domain.is_empty() && !known {
             return Err(unknown_op(domain, &node.op_type));
         }
-        let opset = *env.opsets.get("").ok_or_else(|| ImportError::NoOpset {
+        let opset = *env.opsets.get(domain).ok_or_else(|| ImportError::NoOpset {
             node: node_label(node),
             op: node.op_type.clone(),
-            domain: "ai.onnx".to_owned(),
+            domain: if domain.is_empty() { "ai.onnx" } else { domain }.to_owned(),
         })?;
-        match node.op_type.as_str() {
+        match upgrade::qualified(domain, &node.op_type).as_str() {
             "Constant" => return self.constant(graph, body, node, env),
             "If" => return self.conditional(graph, body, node, env),
-            op if !upgrade::is_known(op) => return Err(unknown_op(domain, op)),
+            _ if !known => return Err(unknown_op(domain, &node.op_type)),
             _ => {}
         }
         let mut inputs = Vec::with_capacity(node.input.len());
@@ -73,6 +75,7 @@ impl<'a> Importer<'a> {
         let draft = Draft {
             name: self.names.unique(&source),
             source: source.into(),
+            domain: domain.to_owned(),
             op: node.op_type.clone(),
             attrs,
             inputs,
@@ -80,6 +83,7 @@ impl<'a> Importer<'a> {
             opset,
             graph,
             names: &mut self.names,
+            made: HashSet::new(),
         };
         upgrade::convert(draft)
     }

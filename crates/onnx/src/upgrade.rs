@@ -2,13 +2,15 @@
 //!
 //! What a table row can say is in the table; what changes the structure is in `legacy`.
 
+use crate::compose;
 use crate::error::Failure;
-use crate::import::Converted;
+use crate::import::{Converted, Known};
 use crate::legacy;
 use crate::names::UniqueNames;
 use crate::node::{failure_of, holds_floats, make_op};
 use rabot_ir::{Attr, Attrs, Fact, Graph, NodeId, Op, Value};
 use rabot_tensor::{DType, Tensor};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// A node on its way from the file's form to rabot's.
@@ -17,15 +19,20 @@ pub(crate) struct Draft<'g> {
     pub(crate) name: String,
     /// Name in the model.
     pub(crate) source: Arc<str>,
+    /// Domain of the op; empty for ONNX's own.
+    pub(crate) domain: String,
+    /// Name in its domain.
     pub(crate) op: String,
     pub(crate) attrs: Attrs,
     pub(crate) inputs: Vec<Option<Value>>,
     /// Number of outputs that the node names.
     pub(crate) outputs: usize,
-    /// Version of the operator set.
+    /// Version of the domain's operator set.
     pub(crate) opset: i64,
     pub(crate) graph: &'g mut Graph,
     pub(crate) names: &'g mut UniqueNames,
+    /// Nodes made for it so far.
+    pub(crate) made: HashSet<NodeId>,
 }
 
 impl Draft<'_> {
@@ -58,6 +65,19 @@ impl Draft<'_> {
         self.inputs[slot] = value;
     }
 
+    /// An operand, if it is there.
+    pub(crate) fn input(&self, slot: usize) -> Option<Value> {
+        self.inputs.get(slot).copied().flatten()
+    }
+
+    /// **Errors**: the node has an attribute that is not among `known`.
+    pub(crate) fn check_attrs(&self, known: &[&str]) -> Result<(), Failure> {
+        match self.attrs.iter().find(|(name, _)| !known.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(Failure::unsupported(format!("attribute `{name}` is not known"))),
+        }
+    }
+
     /// Adds a node that comes before the last one.
     pub(crate) fn before(
         &mut self,
@@ -65,9 +85,40 @@ impl Draft<'_> {
         attrs: &Attrs,
         inputs: Vec<Option<Value>>,
     ) -> Result<Value, Failure> {
-        let name = self.names.unique(&format!("{}.{}", self.name, op.to_lowercase()));
-        let node = self.add(make_op(op, attrs)?, inputs, &name)?;
+        let node = self.before_all(op, attrs, inputs)?;
         Ok(Value { node, slot: 0 })
+    }
+
+    /// As [`Draft::before`], for a node with several outputs.
+    pub(crate) fn before_all(
+        &mut self,
+        op: &str,
+        attrs: &Attrs,
+        inputs: Vec<Option<Value>>,
+    ) -> Result<NodeId, Failure> {
+        let name = self.names.unique(&format!("{}.{}", self.name, op.to_lowercase()));
+        self.add(make_op(op, attrs)?, inputs, &name)
+    }
+
+    /// The values of the outputs; `None` for one that the rule does not make.
+    pub(crate) fn finish_with(mut self, values: Vec<Option<Value>>) -> Result<Converted, Failure> {
+        let mut outputs = Vec::new();
+        for (slot, value) in values.into_iter().enumerate() {
+            // An output gets the name that the file gives it, which a value from elsewhere must not lose.
+            let again = outputs.iter().any(|known| matches!(known, Known::Value(v) if Some(*v) == value));
+            let known = match value {
+                None if slot < self.outputs => {
+                    return Err(Failure::unsupported(format!("output {slot}")));
+                }
+                None => Known::Absent,
+                Some(value) if again || !self.made.contains(&value.node) => {
+                    Known::Value(self.before("Identity", &Attrs::new(), vec![Some(value)])?)
+                }
+                Some(value) => Known::Value(value),
+            };
+            outputs.push(known);
+        }
+        Ok(Converted { outputs, named: false })
     }
 
     /// Adds the node that has the outputs.
@@ -82,25 +133,37 @@ impl Draft<'_> {
     }
 
     fn add(&mut self, op: Op, inputs: Vec<Option<Value>>, name: &str) -> Result<NodeId, Failure> {
-        self.graph.add_node(op, inputs, name, vec![self.source.clone()]).map_err(failure_of)
+        let node = self.graph.add_node(op, inputs, name, vec![self.source.clone()]).map_err(failure_of)?;
+        self.made.insert(node);
+        Ok(node)
     }
 }
 
-/// Operators that the importer turns into others.
-const OLDER_OR_COMPOSED: [&str; 4] = ["Dropout", "Upsample", "CastLike", "Size"];
+/// Operators of which the newest form is another one.
+const OLDER: [&str; 3] = ["Dropout", "Upsample", "CastLike"];
 
-/// True if the importer can turn nodes of this op into nodes of the graph.
-pub(crate) fn is_known(op: &str) -> bool {
-    OLDER_OR_COMPOSED.contains(&op) || Op::names().contains(&op)
+/// Name of an operator in the graph: that of its domain before it, unless that is ONNX's own.
+pub(crate) fn qualified(domain: &str, op: &str) -> String {
+    if domain.is_empty() { op.to_owned() } else { format!("{domain}.{op}") }
 }
 
-/// Operators of ONNX's own domain that can be imported, sorted, and whether other operators stand for them in the
-/// graph.
-pub fn supported_ops() -> Vec<(&'static str, bool)> {
-    let own = Op::names().into_iter().chain(["If"]).map(|op| (op, false));
-    let others = OLDER_OR_COMPOSED.into_iter().chain(["Constant"]).map(|op| (op, true));
-    let mut ops: Vec<(&str, bool)> = own.chain(others).collect();
+/// True if the importer can turn nodes of this op into nodes of the graph.
+pub(crate) fn is_known(domain: &str, op: &str) -> bool {
+    (domain.is_empty() && OLDER.contains(&op))
+        || compose::find(domain, op).is_some()
+        || Op::names().contains(&qualified(domain, op).as_str())
+}
+
+/// Operators that can be imported, sorted, those of other domains with the domain before the name; and whether other
+/// operators stand for them in the graph.
+pub fn supported_ops() -> Vec<(String, bool)> {
+    let own = Op::names().into_iter().chain(["If"]).map(|op| (op.to_owned(), false));
+    let older = OLDER.into_iter().chain(["Constant"]).map(|op| (op.to_owned(), true));
+    let composed = compose::rows().map(|(domain, op, _)| (qualified(domain, op), true));
+    let mut ops: Vec<(String, bool)> = own.chain(older).chain(composed).collect();
     ops.sort_unstable();
+    // An op that has a form of its own may be composed where that form does not fit.
+    ops.dedup_by(|a, b| a.0 == b.0);
     ops
 }
 
@@ -170,9 +233,19 @@ const REDUCTIONS: &[&str] = &[
 /// Makes the nodes that a draft stands for.
 pub(crate) fn convert(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     for (ops, before, change) in TABLE {
-        if draft.opset < *before && (ops.is_empty() || ops.contains(&draft.op.as_str())) {
+        if draft.domain.is_empty()
+            && draft.opset < *before
+            && (ops.is_empty() || ops.contains(&draft.op.as_str()))
+        {
             apply(&mut draft, change)?;
         }
+    }
+    if let Some(rule) = compose::find(&draft.domain, &draft.op) {
+        return rule(draft);
+    }
+    if !draft.domain.is_empty() {
+        draft.op = qualified(&draft.domain, &draft.op);
+        return draft.finish();
     }
     legacy::convert(draft)
 }

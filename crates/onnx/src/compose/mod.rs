@@ -1,0 +1,28 @@
+//! Operators that nodes of other operators stand for: one file a family, each with a table of its operators.
+//!
+//! A rule gets the node as a [`Draft`] in the form of its own operator set, and gives the values of its outputs.
+
+mod basic;
+
+use crate::error::Failure;
+use crate::import::Converted;
+use crate::upgrade::Draft;
+
+/// Makes the nodes that stand for one.
+pub(crate) type Rule = fn(Draft<'_>) -> Result<Converted, Failure>;
+
+/// Domain (empty for ONNX's own), operator and rule.
+pub(crate) type Row = (&'static str, &'static str, Rule);
+
+/// The tables of all families.
+const TABLES: &[&[Row]] = &[basic::TABLE];
+
+/// The rule for an operator.
+pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
+    rows().find(|row| row.0 == domain && row.1 == op).map(|row| row.2)
+}
+
+/// All rows.
+pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
+    TABLES.iter().copied().flatten()
+}
