@@ -37,6 +37,9 @@ impl Difference {
             let differs = |at: &usize| left.get(*at) != right.get(*at);
             return Some(Self::counted((0..right.len()).filter(differs), right.len()));
         }
+        if let (Some(a), Some(b)) = (a.parts(), b.parts()) {
+            return Self::of(&a, &b);
+        }
         let (left, right) = (a.to_f64s(), b.to_f64s());
         let mut found = Self::counted(std::iter::empty(), right.len());
         let (mut signal, mut noise) = (0.0f64, 0.0f64);
@@ -118,11 +121,16 @@ fn steps(dtype: DType, x: f64, y: f64) -> u64 {
         // The low bits of an f32 that holds a narrower float are 0.
         DType::F16 => key32(x).abs_diff(key32(y)) >> 13,
         DType::BF16 => key32(x).abs_diff(key32(y)) >> 16,
-        DType::F8E4M3FN | DType::F8E4M3FNUZ => key32(x).abs_diff(key32(y)) >> 20,
-        DType::F8E5M2 | DType::F8E5M2FNUZ => key32(x).abs_diff(key32(y)) >> 21,
-        DType::String => u64::MAX,
-        DType::I4 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => (x - y).abs() as u64,
-        DType::U4 | DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::Bool => (x - y).abs() as u64,
+        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F6E2M3 => key32(x).abs_diff(key32(y)) >> 20,
+        DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F6E3M2 => key32(x).abs_diff(key32(y)) >> 21,
+        DType::F4E2M1 => key32(x).abs_diff(key32(y)) >> 22,
+        DType::F8E8M0 => key32(x).abs_diff(key32(y)) >> 23,
+        // Complex numbers are compared by their parts.
+        DType::String | DType::C64 | DType::C128 => u64::MAX,
+        DType::I2 | DType::I4 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => (x - y).abs() as u64,
+        DType::U2 | DType::U4 | DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::Bool => {
+            (x - y).abs() as u64
+        }
     }
 }
 

@@ -253,10 +253,14 @@ fn rounding(dtype: DType, count: f64) -> f64 {
         DType::F64 => 2f64.powi(-53),
         DType::F16 => 2f64.powi(-11),
         DType::BF16 => 2f64.powi(-8),
-        DType::F8E4M3FN | DType::F8E4M3FNUZ => 2f64.powi(-4),
-        DType::F8E5M2 | DType::F8E5M2FNUZ => 2f64.powi(-3),
-        DType::I4 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => return 0.0,
-        DType::U4 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => return 0.0,
+        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F6E2M3 => 2f64.powi(-4),
+        DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F6E3M2 => 2f64.powi(-3),
+        DType::F4E2M1 => 2f64.powi(-2),
+        DType::F8E8M0 => 0.5,
+        // Only moved.
+        DType::C64 | DType::C128 => return 0.0,
+        DType::I2 | DType::I4 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => return 0.0,
+        DType::U2 | DType::U4 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => return 0.0,
         DType::Bool | DType::String => return 0.0,
     };
     let last = if own > F32 && count > 0.0 { own * own } else { 0.0 };
@@ -266,10 +270,12 @@ fn rounding(dtype: DType, count: f64) -> f64 {
 /// Variance that a flip to the neighbouring integer adds, so that the tolerance grows by that step.
 fn integer_step(dtype: DType) -> f64 {
     let bits = match dtype {
+        DType::I2 | DType::U2 | DType::F8E8M0 => 2,
         DType::I4 | DType::U4 => 4,
         DType::I16 | DType::U16 => 16,
-        DType::F8E4M3FN | DType::F8E4M3FNUZ => 5,
-        DType::F8E5M2 | DType::F8E5M2FNUZ => 4,
+        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F6E2M3 => 5,
+        DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F6E3M2 => 4,
+        DType::F4E2M1 => 3,
         _ => 8,
     };
     (2f64.powi(1 - bits) / CONDITIONING).powi(2)
@@ -326,6 +332,7 @@ fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) ->
         Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Expand(_) | Op::Transpose(_) | Op::Shape(_) => 0.0,
         Op::Slice(_) | Op::Split(_) | Op::Concat(_) | Op::Pad(_) | Op::Gather(_) => 0.0,
         Op::ConstantOfShape(_) | Op::Where(_) | Op::Clip(_) => 0.0,
+        _ => FUNCTION,
     }
 }
 

@@ -16,7 +16,7 @@
 //! be removed), edges follow operands, a constant has as many bytes as its type needs ([`Tensor`] checks), and both
 //! branches of a conditional give the same number of outputs (inference refuses others, V3).
 
-use crate::ops::{If, InferCx, Op, OpError};
+use crate::ops::{InferCx, Op, OpError};
 use crate::{Dim, Fact, Graph, Node, NodeId, Value, ValueType};
 use rabot_tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
@@ -382,9 +382,7 @@ fn check_node(graph: &Graph, id: NodeId, errors: &mut Errors) {
         return;
     }
     let facts: Vec<Option<&Fact>> = node.inputs.iter().map(|i| i.map(|v| graph.fact(v))).collect();
-    if let Op::If(op) = &node.op {
-        check_branches(id, node, op, &facts, errors);
-    }
+    check_regions(id, node, &facts, errors);
     check_types(id, node, &facts, errors);
     for (what, problem) in quantization_problems(&node.op, &facts) {
         errors.push(id, Violation::Quantization { node: describe(node), what, problem });
@@ -443,8 +441,11 @@ fn check_constant(id: NodeId, node: &Node, tensor: &Tensor, errors: &mut Errors)
     let dtype = tensor.dtype();
     let allowed: fn(u8) -> bool = match dtype {
         DType::Bool => |b| b < 2,
-        DType::U4 => |b| b < 16,
+        DType::F6E2M3 | DType::F6E3M2 => |b| b < 64,
+        DType::U4 | DType::F4E2M1 => |b| b < 16,
+        DType::U2 => |b| b < 4,
         DType::I4 => |b| (-8..8).contains(&(b as i8)),
+        DType::I2 => |b| (-2..2).contains(&(b as i8)),
         _ => return,
     };
     if let Some(&byte) = tensor.bytes().iter().find(|&&b| !allowed(b)) {
@@ -453,21 +454,22 @@ fn check_constant(id: NodeId, node: &Node, tensor: &Tensor, errors: &mut Errors)
 }
 
 /// V9.
-fn check_branches(id: NodeId, node: &Node, op: &If, facts: &[Option<&Fact>], errors: &mut Errors) {
-    let captured = facts.get(1..).unwrap_or_default();
-    for branch in [&op.then_branch, &op.else_branch] {
-        if branch.inputs().len() != captured.len() {
+fn check_regions(id: NodeId, node: &Node, facts: &[Option<&Fact>], errors: &mut Errors) {
+    let captured = facts.get(node.op.own_operands()..).unwrap_or_default();
+    let own = node.op.own_inputs();
+    for (_, branch) in node.op.regions() {
+        if branch.inputs().len() != own + captured.len() {
             errors.push(
                 id,
                 Violation::BranchInputs {
                     node: describe(node),
                     branch: branch.name.clone(),
-                    inputs: branch.inputs().len(),
+                    inputs: branch.inputs().len().saturating_sub(own),
                     captured: captured.len(),
                 },
             );
         }
-        for (&input, operand) in branch.inputs().iter().zip(captured) {
+        for (&input, operand) in branch.inputs().iter().skip(own).zip(captured) {
             let input = branch.node(input);
             let actual = input.outputs.first().map(|o| &o.fact.ty);
             let Some(operand) = operand.filter(|o| actual != Some(&o.ty)) else { continue };

@@ -8,7 +8,7 @@ use crate::tensor::TensorReader;
 use crate::wire::TensorProto;
 use bytes::Bytes;
 use prost::Message;
-use rabot_tensor::{DType, Tensor};
+use rabot_tensor::{Tensor, pack_bits};
 
 /// The bytes of a `TensorProto` with this name.
 pub fn write_tensor(name: &str, tensor: &Tensor) -> Vec<u8> {
@@ -28,13 +28,10 @@ pub fn write_tensor(name: &str, tensor: &Tensor) -> Vec<u8> {
     proto.encode_to_vec()
 }
 
-/// Elements as files hold them: two 4-bit ones in a byte, the low half first.
+/// Elements as files hold them: those of less than 8 bits packed.
 fn raw(tensor: &Tensor) -> Bytes {
-    match tensor.dtype() {
-        DType::I4 | DType::U4 => {
-            let pair = |pair: &[u8]| (pair[0] & 15) | (pair.get(1).copied().unwrap_or(0) << 4);
-            tensor.bytes().chunks(2).map(pair).collect()
-        }
+    match tensor.dtype().bits() {
+        1..8 => pack_bits(tensor.dtype(), tensor.bytes()).into(),
         _ => tensor.shared_bytes(),
     }
 }
@@ -52,6 +49,7 @@ pub fn read_tensor(bytes: Bytes, label: &str, limits: &Limits) -> Result<(String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rabot_tensor::DType;
 
     #[test]
     fn every_dtype_round_trips() {

@@ -7,7 +7,7 @@ use crate::limits::Limits;
 use crate::wire::{DATA_LOCATION_EXTERNAL, SparseTensorProto, TensorProto};
 use bytes::Bytes;
 use half::{bf16, f16};
-use rabot_tensor::{DType, Tensor};
+use rabot_tensor::{DType, Element, Tensor, unpack_bits};
 use std::path::Path;
 
 /// Reads tensors within limits.
@@ -164,13 +164,10 @@ fn positions(indices: &Tensor, count: usize, dims: &Dims<'_>) -> Result<Vec<usiz
     Ok(positions)
 }
 
-/// Bytes a tensor has in a file: two 4-bit elements share one.
+/// Bytes a tensor has in a file, where elements of less than 8 bits share them.
 fn stored_bytes(dtype: DType, len: usize) -> usize {
-    match dtype {
-        DType::I4 | DType::U4 => len.div_ceil(2),
-        // `dims` has checked that the product fits.
-        _ => len * dtype.size_bytes(),
-    }
+    // `dims` has checked that the product fits.
+    dtype.packed_bytes(len).unwrap_or(usize::MAX)
 }
 
 fn from_raw(dtype: DType, dims: &Dims<'_>, raw: Bytes) -> Result<Tensor, TensorProblem> {
@@ -179,7 +176,7 @@ fn from_raw(dtype: DType, dims: &Dims<'_>, raw: Bytes) -> Result<Tensor, TensorP
         return Err(count(dtype, dims, expected, "bytes", raw.len()));
     }
     let bytes = match dtype {
-        DType::I4 | DType::U4 => Bytes::from(unpack(dtype, &raw, dims.len)),
+        dtype if (1..8).contains(&dtype.bits()) => Bytes::from(unpack_bits(dtype, &raw, dims.len)),
         DType::Bool if raw.iter().any(|&b| b > 1) => raw.iter().map(|&b| u8::from(b != 0)).collect(),
         _ => raw,
     };
@@ -193,17 +190,6 @@ fn tensor(dtype: DType, dims: &Dims<'_>, bytes: Bytes) -> Result<Tensor, TensorP
 
 fn count(dtype: DType, dims: &Dims<'_>, expected: usize, unit: &'static str, actual: usize) -> TensorProblem {
     TensorProblem::Count { dtype, dims: dims.wire.to_vec(), expected, unit, actual }
-}
-
-/// One element a byte, the low half first; sign-extended for `i4`.
-fn unpack(dtype: DType, packed: &[u8], len: usize) -> Vec<u8> {
-    let extend = |nibble: u8| match dtype {
-        DType::I4 => (((nibble << 4) as i8) >> 4) as u8,
-        _ => nibble,
-    };
-    let mut elements: Vec<u8> = packed.iter().flat_map(|&b| [extend(b & 15), extend(b >> 4)]).collect();
-    elements.truncate(len);
-    elements
 }
 
 /// From the typed fields: `float_data`, `int32_data` and the like.
@@ -250,15 +236,28 @@ fn from_values(dtype: DType, dims: &Dims<'_>, proto: &TensorProto) -> Result<Ten
             bytes.extend_from_slice(&bf16::from_bits(value as u16).to_le_bytes());
         }),
         DType::I8 | DType::U8 => from_ints(&|value, bytes| bytes.push(value as u8)),
-        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => {
+        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 => {
             from_ints(&|value, bytes| bytes.push(value as u8))
         }
+        // One element a value, unlike in raw data.
+        DType::F6E2M3 | DType::F6E3M2 => from_ints(&|value, bytes| bytes.push(value as u8 & 0x3f)),
         DType::Bool => from_ints(&|value, bytes| bytes.push(u8::from(value != 0))),
-        DType::I4 | DType::U4 => {
+        DType::C64 => parts(dtype, dims, &proto.float_data),
+        DType::C128 => parts(dtype, dims, &proto.double_data),
+        DType::I2 | DType::U2 | DType::I4 | DType::U4 | DType::F4E2M1 => {
             let packed: Vec<u8> = ints.iter().map(|&value| value as u8).collect();
             from_raw(dtype, dims, Bytes::from(packed))
         }
         DType::String => strings(dims, proto),
+    }
+}
+
+/// Complex numbers from their real and imaginary parts in turn.
+fn parts<T: Element>(dtype: DType, dims: &Dims<'_>, values: &[T]) -> Result<Tensor, TensorProblem> {
+    let parts = Tensor::from_vec(&[values.len()], values.to_vec());
+    match dims.len.checked_mul(2) {
+        Some(expected) if expected == values.len() => tensor(dtype, dims, parts.shared_bytes()),
+        _ => Err(count(dtype, dims, dims.len.saturating_mul(2), "values", values.len())),
     }
 }
 

@@ -270,6 +270,8 @@ impl Header {
             "u4" => DType::U32,
             "u8" => DType::U64,
             "b1" => DType::Bool,
+            "c8" => DType::C64,
+            "c16" => DType::C128,
             _ => match kind.strip_prefix('U') {
                 Some(_) => DType::String,
                 None => return Err(unsupported()),
@@ -329,7 +331,12 @@ impl Header {
             bytes = to_row_major(&bytes, &shape, layout.item_bytes);
         }
         if layout.swapped {
-            let unit = if layout.dtype == DType::String { 4 } else { layout.item_bytes };
+            let unit = match layout.dtype {
+                DType::String => 4,
+                // Each part on its own.
+                dtype if dtype.is_complex() => layout.item_bytes / 2,
+                _ => layout.item_bytes,
+            };
             bytes.chunks_exact_mut(unit).for_each(<[u8]>::reverse);
         }
         match layout.dtype {
@@ -453,8 +460,8 @@ impl<'a> Literal<'a> {
 
 /// Writes tensors as a `.npz` archive, not compressed, as `numpy.savez` does.
 ///
-/// Dtypes that numpy does not have are written as the smallest that holds all their values: `bf16` and 8-bit floats
-/// as `float32`, 4-bit integers as 8-bit ones.
+/// Dtypes that numpy does not have are written as the smallest that holds all their values: `bf16` and floats of 4, 6
+/// and 8 bits as `float32`, integers of 2 and 4 bits as 8-bit ones.
 ///
 /// **Errors**: the writer fails.
 pub fn write_npz<W: Write + Seek>(writer: W, tensors: &Tensors) -> Result<(), NpzError> {
@@ -496,8 +503,8 @@ fn numpy_form(tensor: &Tensor) -> (String, Option<Vec<u8>>) {
         DType::F32 => "<f4",
         DType::F64 => "<f8",
         DType::F16 => "<f2",
-        DType::I4 | DType::I8 => "|i1",
-        DType::U4 | DType::U8 => "|u1",
+        DType::I2 | DType::I4 | DType::I8 => "|i1",
+        DType::U2 | DType::U4 | DType::U8 => "|u1",
         DType::I16 => "<i2",
         DType::U16 => "<u2",
         DType::I32 => "<i4",
@@ -505,7 +512,17 @@ fn numpy_form(tensor: &Tensor) -> (String, Option<Vec<u8>>) {
         DType::I64 => "<i8",
         DType::U64 => "<u8",
         DType::Bool => "|b1",
-        DType::BF16 | DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => {
+        DType::C64 => "<c8",
+        DType::C128 => "<c16",
+        DType::BF16
+        | DType::F8E4M3FN
+        | DType::F8E4M3FNUZ
+        | DType::F8E5M2
+        | DType::F8E5M2FNUZ
+        | DType::F8E8M0
+        | DType::F6E2M3
+        | DType::F6E3M2
+        | DType::F4E2M1 => {
             let wide = tensor.to_f64s().into_iter().flat_map(|v| (v as f32).to_le_bytes()).collect();
             return ("<f4".to_owned(), Some(wide));
         }

@@ -24,6 +24,22 @@ pub enum DType {
     F8E5M2,
     /// As [`DType::F8E5M2`], with one zero and one NaN.
     F8E5M2FNUZ,
+    /// 8 exponent bits and nothing else: powers of two and NaN, no zero, no sign. For scales.
+    F8E8M0,
+    /// 6-bit float, 2 exponent and 3 mantissa bits, no infinities, no NaN; stored one element a byte.
+    F6E2M3,
+    /// 6-bit float, 3 exponent and 2 mantissa bits, no infinities, no NaN; stored one element a byte.
+    F6E3M2,
+    /// 4-bit float, 2 exponent and 1 mantissa bit, no infinities, no NaN; stored one element a byte, in the low half.
+    F4E2M1,
+    /// Two f32: real and imaginary part. Elements are moved, compared and selected, not computed with.
+    C64,
+    /// Two f64: real and imaginary part. Elements are moved, compared and selected, not computed with.
+    C128,
+    /// Signed 2-bit integer; stored one element a byte.
+    I2,
+    /// Unsigned 2-bit integer; stored one element a byte.
+    U2,
     /// Signed 4-bit integer; stored one element a byte.
     I4,
     /// Unsigned 4-bit integer; stored one element a byte.
@@ -50,7 +66,7 @@ pub enum DType {
     String,
 }
 
-const NAMES: [(DType, &str, usize); 20] = [
+const NAMES: [(DType, &str, usize); 28] = [
     (DType::F32, "f32", 4),
     (DType::F64, "f64", 8),
     (DType::F16, "f16", 2),
@@ -59,6 +75,14 @@ const NAMES: [(DType, &str, usize); 20] = [
     (DType::F8E4M3FNUZ, "f8e4m3fnuz", 1),
     (DType::F8E5M2, "f8e5m2", 1),
     (DType::F8E5M2FNUZ, "f8e5m2fnuz", 1),
+    (DType::F8E8M0, "f8e8m0", 1),
+    (DType::F6E2M3, "f6e2m3", 1),
+    (DType::F6E3M2, "f6e3m2", 1),
+    (DType::F4E2M1, "f4e2m1", 1),
+    (DType::C64, "c64", 8),
+    (DType::C128, "c128", 16),
+    (DType::I2, "i2", 1),
+    (DType::U2, "u2", 1),
     (DType::I4, "i4", 1),
     (DType::U4, "u4", 1),
     (DType::I8, "i8", 1),
@@ -79,6 +103,24 @@ impl DType {
         self.row().2
     }
 
+    /// Bits that carry an element: less than 8 where several elements share a byte in a file. 0 for strings.
+    pub fn bits(self) -> u32 {
+        match self {
+            DType::I2 | DType::U2 => 2,
+            DType::I4 | DType::U4 | DType::F4E2M1 => 4,
+            DType::F6E2M3 | DType::F6E3M2 => 6,
+            _ => 8 * self.size_bytes() as u32,
+        }
+    }
+
+    /// Bytes that `len` elements take in a file, where those of less than 8 bits are packed; `None` on overflow.
+    pub fn packed_bytes(self, len: usize) -> Option<usize> {
+        match self.bits() {
+            bits @ 2..8 => len.checked_mul(bits as usize).map(|bits| bits.div_ceil(8)),
+            _ => len.checked_mul(self.size_bytes()),
+        }
+    }
+
     /// Short name, as printed in `.rbt` text.
     pub fn name(self) -> &'static str {
         self.row().1
@@ -89,10 +131,21 @@ impl DType {
         NAMES.iter().map(|row| row.0)
     }
 
-    /// True for every floating-point type, 8-bit ones included.
+    /// True for every real floating-point type, those of 4, 6 and 8 bits included.
     pub fn is_float(self) -> bool {
         use DType::*;
-        matches!(self, F32 | F64 | F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ)
+        matches!(self, F32 | F64 | F16 | BF16) || self.is_short_float()
+    }
+
+    /// True for floats of 4, 6 and 8 bits, which are stored as codes of one byte; see [`crate::ShortFloat`].
+    pub fn is_short_float(self) -> bool {
+        use DType::*;
+        matches!(self, F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 | F6E2M3 | F6E3M2 | F4E2M1)
+    }
+
+    /// True for numbers of two parts.
+    pub fn is_complex(self) -> bool {
+        matches!(self, DType::C64 | DType::C128)
     }
 
     /// True for signed and unsigned integers; false for `bool`.
@@ -100,24 +153,21 @@ impl DType {
         self.is_signed_int() || self.is_unsigned_int()
     }
 
-    /// True for `i4` to `i64`.
+    /// True for `i2` to `i64`.
     pub fn is_signed_int(self) -> bool {
         use DType::*;
-        matches!(self, I4 | I8 | I16 | I32 | I64)
+        matches!(self, I2 | I4 | I8 | I16 | I32 | I64)
     }
 
-    /// True for `u4` to `u64`.
+    /// True for `u2` to `u64`.
     pub fn is_unsigned_int(self) -> bool {
         use DType::*;
-        matches!(self, U4 | U8 | U16 | U32 | U64)
+        matches!(self, U2 | U4 | U8 | U16 | U32 | U64)
     }
 
     /// Smallest and largest value of an integer type; `None` for any other.
     pub fn int_range(self) -> Option<(i128, i128)> {
-        let bits = match self {
-            DType::I4 | DType::U4 => 4,
-            _ => 8 * self.size_bytes() as u32,
-        };
+        let bits = self.bits();
         if self.is_signed_int() {
             Some((-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1))
         } else if self.is_unsigned_int() {
@@ -170,6 +220,11 @@ mod tests {
         assert_eq!(DType::I4.int_range(), Some((-8, 7)));
         assert_eq!(DType::U8.int_range(), Some((0, 255)));
         assert_eq!(DType::I64.int_range(), Some((i64::MIN as i128, i64::MAX as i128)));
+        assert_eq!(DType::I2.int_range(), Some((-2, 1)));
         assert_eq!(DType::F32.int_range(), None);
+        assert_eq!(DType::U2.packed_bytes(5), Some(2));
+        assert_eq!(DType::F4E2M1.packed_bytes(3), Some(2));
+        assert_eq!(DType::F6E2M3.packed_bytes(3), Some(3));
+        assert_eq!(DType::C128.packed_bytes(3), Some(48));
     }
 }

@@ -56,11 +56,20 @@ impl Element for bf16 {
         bf16::to_f64(self)
     }
     fn from_i64(value: i64) -> Self {
-        Element::from_f64(value as f64)
+        let magnitude = bf16_of_u64(value.unsigned_abs());
+        if value < 0 { -magnitude } else { magnitude }
     }
     fn to_i64(self) -> i64 {
         bf16::to_f64(self) as i64
     }
+}
+
+/// The nearest bf16 to an integer, rounded once.
+pub fn bf16_of_u64(value: u64) -> bf16 {
+    // What the low 11 bits hold does not fit into an f64; one bit that is left of them says that they are not 0.
+    let low = value & 0x7ff;
+    let kept = (value & !0x7ff) | if low == 0 { 0 } else { 0x800 };
+    Element::from_f64(if value >> 53 == 0 { value as f64 } else { kept as f64 })
 }
 
 /// The value as f32, with the last bit set where it is not exact ("round to odd").
@@ -91,6 +100,9 @@ mod tests {
         let above = 1.0 + 2f64.powi(-8) + 2f64.powi(-45);
         assert_eq!(<bf16 as Element>::from_f64(above).to_bits(), 0x3f81);
         assert_eq!(<bf16 as Element>::from_f64(-1.0 - 2f64.powi(-8)).to_bits(), 0xbf80);
+        let middle = (1i64 << 62) + (1 << 54);
+        assert_eq!(<bf16 as Element>::from_i64(middle), bf16::from_f32(2f32.powi(62)));
+        assert_eq!(<bf16 as Element>::from_i64(-middle - 1).to_bits(), 0xde81);
     }
 
     #[test]

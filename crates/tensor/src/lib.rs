@@ -7,10 +7,12 @@
 
 mod dtype;
 mod element;
-mod float8;
+mod packed;
+mod short_float;
 mod tensor;
 
 pub use dtype::DType;
-pub use element::Element;
-pub use float8::Float8;
+pub use element::{Element, bf16_of_u64};
+pub use packed::{pack_bits, unpack_bits};
+pub use short_float::{RoundMode, ShortFloat};
 pub use tensor::{Tensor, TensorError};

@@ -1,6 +1,6 @@
 //! Dense tensors.
 
-use crate::{DType, Element, Float8};
+use crate::{DType, Element, ShortFloat};
 use bytes::Bytes;
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -51,7 +51,7 @@ enum Data {
 
 /// A dense, row-major tensor. Cloning shares the data.
 ///
-/// 4-bit types are held unpacked, one element a byte, sign-extended for `i4`.
+/// Types of less than 8 bits are held unpacked, one element a byte, sign-extended for `i2` and `i4`.
 #[derive(Clone)]
 pub struct Tensor {
     dtype: DType,
@@ -116,7 +116,8 @@ impl Tensor {
         Tensor { dtype: DType::String, shape: shape.to_vec(), data: Data::Strings(values.into()) }
     }
 
-    /// A tensor of any numeric dtype from f64 values, each rounded (floats) or saturated (integers).
+    /// A tensor of any numeric dtype from f64 values, each rounded (floats) or saturated (integers). Of complex dtypes
+    /// the values are the real parts, and the others 0.
     pub fn from_f64s(dtype: DType, shape: &[usize], values: &[f64]) -> Self {
         fn cast<T: Element>(shape: &[usize], values: &[f64]) -> Tensor {
             Tensor::from_vec(shape, values.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>())
@@ -134,11 +135,28 @@ impl Tensor {
             DType::U64 => cast::<u64>(shape, values),
             DType::I8 => cast::<i8>(shape, values),
             DType::U8 => cast::<u8>(shape, values),
-            DType::I4 => Self::bytes_of(dtype, shape, values, |v| (v as i64).clamp(-8, 7) as i8 as u8),
-            DType::U4 => Self::bytes_of(dtype, shape, values, |v| (v as i64).clamp(0, 15) as u8),
+            DType::I2 => Self::bytes_of(dtype, shape, values, |v| (v as i8).clamp(-2, 1) as u8),
+            DType::U2 => Self::bytes_of(dtype, shape, values, |v| (v as u8).min(3)),
+            DType::I4 => Self::bytes_of(dtype, shape, values, |v| (v as i8).clamp(-8, 7) as u8),
+            DType::U4 => Self::bytes_of(dtype, shape, values, |v| (v as u8).min(15)),
             DType::Bool => Self::bytes_of(dtype, shape, values, |v| (v != 0.0) as u8),
-            DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => {
-                let format = Float8::of(dtype);
+            DType::C64 => {
+                let parts = values.iter().flat_map(|&v| [v as f32, 0.0]).collect::<Vec<f32>>();
+                Self::from_raw(dtype, shape, bytemuck::cast_slice(&parts).to_vec())
+            }
+            DType::C128 => {
+                let parts = values.iter().flat_map(|&v| [v, 0.0]).collect::<Vec<f64>>();
+                Self::from_raw(dtype, shape, bytemuck::cast_slice(&parts).to_vec())
+            }
+            DType::F8E4M3FN
+            | DType::F8E4M3FNUZ
+            | DType::F8E5M2
+            | DType::F8E5M2FNUZ
+            | DType::F8E8M0
+            | DType::F6E2M3
+            | DType::F6E3M2
+            | DType::F4E2M1 => {
+                let format = ShortFloat::of(dtype);
                 Self::bytes_of(dtype, shape, values, |v| format.map_or(0, |f| f.encode(v, true)))
             }
             DType::String => panic!("from_f64s cannot make strings"),
@@ -150,9 +168,10 @@ impl Tensor {
         fn cast<T: Element>(shape: &[usize], values: &[i64]) -> Tensor {
             Tensor::from_vec(shape, values.iter().map(|&v| T::from_i64(v)).collect::<Vec<T>>())
         }
-        let nibble = |v: i64, signed: bool| {
-            let low = (v & 15) as i8;
-            (if signed && low > 7 { low - 16 } else { low }) as u8
+        let low_bits = |v: i64| {
+            let shift = 8 - dtype.bits();
+            let raised = (v as u8) << shift;
+            if dtype.is_signed_int() { ((raised as i8) >> shift) as u8 } else { raised >> shift }
         };
         match dtype {
             DType::I8 => cast::<i8>(shape, values),
@@ -163,11 +182,11 @@ impl Tensor {
             DType::U32 => cast::<u32>(shape, values),
             DType::I64 => cast::<i64>(shape, values),
             DType::U64 => cast::<u64>(shape, values),
-            // By way of f64 it would be rounded twice.
+            // By way of f64 they would be rounded twice.
             DType::F32 => cast::<f32>(shape, values),
-            DType::I4 | DType::U4 => {
-                let bytes = values.iter().map(|&v| nibble(v, dtype == DType::I4)).collect();
-                Self::from_raw(dtype, shape, bytes)
+            DType::BF16 => cast::<bf16>(shape, values),
+            DType::I2 | DType::U2 | DType::I4 | DType::U4 => {
+                Self::from_raw(dtype, shape, values.iter().map(|&v| low_bits(v)).collect())
             }
             DType::Bool => Self::from_raw(dtype, shape, values.iter().map(|&v| (v != 0) as u8).collect()),
             other => {
@@ -250,7 +269,8 @@ impl Tensor {
         })
     }
 
-    /// Every element as f64; empty for strings. 64-bit integers beyond 2^53 round.
+    /// Every element as f64; empty for strings. 64-bit integers beyond 2^53 round; of complex numbers it is the real
+    /// part.
     pub fn to_f64s(&self) -> Vec<f64> {
         fn widen<T: Element>(tensor: &Tensor) -> Vec<f64> {
             tensor.to_slice::<T>().map_or_else(|_| vec![], |s| s.iter().map(|v| v.to_f64()).collect())
@@ -266,10 +286,22 @@ impl Tensor {
             DType::U32 => widen::<u32>(self),
             DType::I64 => widen::<i64>(self),
             DType::U64 => widen::<u64>(self),
-            DType::I8 | DType::I4 => self.bytes().iter().map(|&b| b as i8 as f64).collect(),
-            DType::U8 | DType::U4 | DType::Bool => self.bytes().iter().map(|&b| b as f64).collect(),
-            DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => {
-                let format = Float8::of(self.dtype);
+            DType::I8 | DType::I4 | DType::I2 => self.bytes().iter().map(|&b| b as i8 as f64).collect(),
+            DType::U8 | DType::U4 | DType::U2 | DType::Bool => {
+                self.bytes().iter().map(|&b| b as f64).collect()
+            }
+            DType::C64 | DType::C128 => self
+                .parts()
+                .map_or_else(Vec::new, |parts| parts.to_f64s().chunks_exact(2).map(|part| part[0]).collect()),
+            DType::F8E4M3FN
+            | DType::F8E4M3FNUZ
+            | DType::F8E5M2
+            | DType::F8E5M2FNUZ
+            | DType::F8E8M0
+            | DType::F6E2M3
+            | DType::F6E3M2
+            | DType::F4E2M1 => {
+                let format = ShortFloat::of(self.dtype);
                 self.bytes().iter().map(|&b| format.map_or(f64::NAN, |f| f.decode(b))).collect()
             }
             DType::String => Vec::new(),
@@ -288,10 +320,33 @@ impl Tensor {
             DType::U32 => narrow::<u32>(self),
             DType::I64 => narrow::<i64>(self),
             DType::U64 => narrow::<u64>(self),
-            DType::I8 | DType::I4 => self.bytes().iter().map(|&b| b as i8 as i64).collect(),
-            DType::U8 | DType::U4 | DType::Bool => self.bytes().iter().map(|&b| b as i64).collect(),
+            DType::I8 | DType::I4 | DType::I2 => self.bytes().iter().map(|&b| b as i8 as i64).collect(),
+            DType::U8 | DType::U4 | DType::U2 | DType::Bool => {
+                self.bytes().iter().map(|&b| b as i64).collect()
+            }
             _ => self.to_f64s().into_iter().map(|v| v as i64).collect(),
         }
+    }
+
+    /// The two parts of complex numbers as a last dim of 2, in the dtype of the parts; `None` for other dtypes. Data
+    /// are shared.
+    pub fn parts(&self) -> Option<Self> {
+        let dtype = match self.dtype {
+            DType::C64 => DType::F32,
+            DType::C128 => DType::F64,
+            _ => return None,
+        };
+        let mut shape = self.shape.clone();
+        shape.push(2);
+        Some(Tensor { dtype, shape, data: self.data.clone() })
+    }
+
+    /// The same bytes as elements of another dtype of the same size.
+    ///
+    /// **Errors**: the sizes differ, or either is of strings. That the bytes are elements of the dtype (bool is 0 or 1)
+    /// is for the caller to see to.
+    pub fn with_dtype(&self, dtype: DType) -> Result<Self, TensorError> {
+        Tensor::from_bytes(dtype, &self.shape, self.shared_bytes())
     }
 
     /// The same data under another shape.
@@ -328,7 +383,7 @@ impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{:?}", self.dtype, self.shape)?;
         if self.len() <= 16 && self.dtype != DType::String {
-            write!(f, " {:?}", self.to_f64s())?;
+            write!(f, " {:?}", self.parts().as_ref().unwrap_or(self).to_f64s())?;
         }
         Ok(())
     }

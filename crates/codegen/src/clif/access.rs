@@ -236,8 +236,8 @@ fn load_scalar(
         DType::I64 | DType::U64 => load_as(cx, I64, flags, address),
         DType::I32 | DType::U32 => load_as(cx, I32, flags, address),
         DType::Bool => load_as(cx, I8, flags, address),
-        DType::I8 | DType::I4 => narrow(cx, I8, true),
-        DType::U8 | DType::U4 => narrow(cx, I8, false),
+        DType::I8 | DType::I4 | DType::I2 => narrow(cx, I8, true),
+        DType::U8 | DType::U4 | DType::U2 => narrow(cx, I8, false),
         DType::I16 => narrow(cx, I16, true),
         DType::U16 => narrow(cx, I16, false),
         DType::F16 => {
@@ -248,9 +248,17 @@ fn load_scalar(
             let half = narrow(cx, I16, false);
             f32_from_bf16(&mut Ops { cx, wide: false }, half)
         }
-        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::String => {
-            return Err(KernelError::Element(dtype));
-        }
+        DType::F8E4M3FN
+        | DType::F8E4M3FNUZ
+        | DType::F8E5M2
+        | DType::F8E5M2FNUZ
+        | DType::F8E8M0
+        | DType::F6E2M3
+        | DType::F6E3M2
+        | DType::F4E2M1
+        | DType::C64
+        | DType::C128
+        | DType::String => return Err(KernelError::Element(dtype)),
     })
 }
 

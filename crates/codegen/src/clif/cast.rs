@@ -9,24 +9,24 @@ use rabot_tensor::DType;
 
 /// CLIF type of a scalar of this dtype: F32, F64, I8 (bool), I32 (integers up to 32 bits) or I64.
 ///
-/// **Errors**: f16, bf16 (which are widened as they are loaded), 8-bit floats and strings have none.
+/// **Errors**: f16, bf16 (which are widened as they are loaded), shorter floats, complex numbers and strings have none.
 pub fn register_class(dtype: DType) -> Result<Type, KernelError> {
     use DType::*;
     Ok(match dtype {
         F32 => cranelift_codegen::ir::types::F32,
         F64 => cranelift_codegen::ir::types::F64,
         Bool => cranelift_codegen::ir::types::I8,
-        I4 | U4 | I8 | U8 | I16 | U16 | I32 | U32 => cranelift_codegen::ir::types::I32,
+        I2 | U2 | I4 | U4 | I8 | U8 | I16 | U16 | I32 | U32 => cranelift_codegen::ir::types::I32,
         I64 | U64 => cranelift_codegen::ir::types::I64,
-        F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | String => {
-            return Err(KernelError::Element(dtype));
-        }
+        F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 | F6E2M3 | F6E3M2 | F4E2M1
+        | C64 | C128 | String => return Err(KernelError::Element(dtype)),
     })
 }
 
 /// Makes an integer of a narrow dtype canonical again: cuts it to the dtype's bits and extends it.
 pub fn wrap(o: &mut Ops, dtype: DType, x: Value) -> Value {
     let bits = match dtype {
+        DType::I2 | DType::U2 => 2,
         DType::I4 | DType::U4 => 4,
         DType::I8 | DType::U8 => 8,
         DType::I16 | DType::U16 => 16,

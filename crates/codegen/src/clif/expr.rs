@@ -298,9 +298,9 @@ impl Node<'_, '_> {
             _ => {
                 // Held extended, whatever the upper bits of the constant are.
                 let value = match dtype {
-                    DType::I8 | DType::I4 => bits as i8 as i32,
+                    DType::I8 | DType::I4 | DType::I2 => bits as i8 as i32,
                     DType::I16 => bits as i16 as i32,
-                    DType::U8 | DType::U4 => bits as u8 as i32,
+                    DType::U8 | DType::U4 | DType::U2 => bits as u8 as i32,
                     DType::U16 => bits as u16 as i32,
                     _ => bits as i32,
                 };

@@ -16,7 +16,7 @@ pub(super) fn is_arithmetic_float(dtype: DType) -> bool {
 
 /// Integers that arithmetic is defined for: 8 to 64 bits.
 pub(super) fn is_arithmetic_int(dtype: DType) -> bool {
-    dtype.is_int() && !matches!(dtype, DType::I4 | DType::U4)
+    dtype.is_int() && dtype.bits() >= 8
 }
 
 /// What ONNX calls all numeric types.

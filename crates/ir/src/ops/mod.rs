@@ -29,13 +29,15 @@ mod softmax;
 mod testing;
 mod tracked;
 mod unary;
+mod unranked;
 mod util;
 mod variadic;
 mod window;
 
 pub use binary::{Binary, BinaryOp};
-pub use cast::Cast;
-pub use control::If;
+pub use cast::{BitCast, Cast};
+pub(crate) use control::refresh_regions;
+pub use control::{If, Loop, MAX_TRIPS, Rounds, Scan, widen};
 pub use conv::{Conv, ConvTranspose};
 pub use gather::Gather;
 pub use generate::{ConstantOfShape, Range};
@@ -55,8 +57,9 @@ pub use unary::{Unary, UnaryOp};
 pub use variadic::{Variadic, VariadicOp};
 pub use window::{AutoPad, Geometry, Window};
 
-use crate::{Attrs, Dim, Fact};
+use crate::{Attrs, Datum, Dim, Fact};
 use rabot_tensor::{DType, Tensor};
+use unranked::infer_family;
 
 /// What every operator family defines.
 pub(crate) trait OpDef: Sized {
@@ -78,6 +81,38 @@ pub(crate) trait OpDef: Sized {
     ///
     /// **Errors**: as `infer`, and values that are out of range (an index, say).
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError>;
+
+    /// True if the family takes or gives values other than tensors, or infers something of tensors of unknown rank.
+    const TAKES_DATA: bool = false;
+
+    /// As `eval`, of values that need not be tensors. Families that set `TAKES_DATA` define it where they have to.
+    ///
+    /// **Errors**: as `eval`.
+    fn eval_data(&self, inputs: &[Option<&Datum>]) -> Result<Vec<Datum>, OpError> {
+        let tensors = tensors(inputs)?;
+        Ok(self.eval(&tensors)?.into_iter().map(Datum::Tensor).collect())
+    }
+}
+
+/// The operands as tensors.
+///
+/// **Errors**: one is none.
+fn tensors<'a>(inputs: &[Option<&'a Datum>]) -> Result<Vec<Option<&'a Tensor>>, OpError> {
+    let one = |(slot, input): (usize, &Option<&'a Datum>)| match input {
+        None => Ok(None),
+        Some(Datum::Tensor(tensor)) => Ok(Some(tensor)),
+        Some(other) => Err(OpError::Form { slot, actual: other.to_string(), expected: "a tensor" }),
+    };
+    inputs.iter().enumerate().map(one).collect()
+}
+
+/// The tensors that the results are.
+fn only_tensors(data: Vec<Datum>) -> Result<Vec<Tensor>, OpError> {
+    let one = |datum: Datum| match datum {
+        Datum::Tensor(tensor) => Ok(tensor),
+        other => Err(OpError::Unsupported(format!("{other} as the result of an evaluation of tensors"))),
+    };
+    data.into_iter().map(one).collect()
 }
 
 macro_rules! ops {
@@ -91,12 +126,16 @@ macro_rules! ops {
             Constant(Tensor),
             /// A conditional; operands are the condition, then what the branches capture.
             If(Box<If>),
+            /// A loop; operands are trip count, condition, carried values, then what the body captures.
+            Loop(Box<Loop>),
+            /// A scan; operands are states, scanned tensors, then what the body captures.
+            Scan(Box<Scan>),
             $($(#[$doc])* $family($family),)*
         }
 
         impl Op {
             /// The op named `name` (ONNX's name) with attributes in the form of the newest opset, or `None`
-            /// where there is no such op. `If` holds graphs and is made directly.
+            /// where there is no such op. `If`, `Loop` and `Scan` hold graphs and are made directly.
             pub fn from_attrs(name: &str, attrs: &Attrs) -> Option<Result<Op, OpError>> {
                 $(if <$family as OpDef>::NAMES.contains(&name) {
                     return Some(<$family as OpDef>::from_attrs(name, attrs).map(Op::$family));
@@ -117,6 +156,8 @@ macro_rules! ops {
                     Op::Input => "Input",
                     Op::Constant(_) => "Constant",
                     Op::If(_) => "If",
+                    Op::Loop(_) => "Loop",
+                    Op::Scan(_) => "Scan",
                     $(Op::$family(op) => op.name(),)*
                 }
             }
@@ -125,6 +166,8 @@ macro_rules! ops {
             pub fn attrs(&self) -> Attrs {
                 match self {
                     Op::Input | Op::Constant(_) | Op::If(_) => Attrs::new(),
+                    Op::Loop(op) => op.attrs(),
+                    Op::Scan(op) => op.attrs(),
                     $(Op::$family(op) => op.attrs(),)*
                 }
             }
@@ -137,7 +180,9 @@ macro_rules! ops {
                     Op::Input => Err(OpError::Unsupported("inference of an input".to_owned())),
                     Op::Constant(tensor) => Ok(vec![Fact::of_constant(tensor.clone())]),
                     Op::If(op) => op.infer(inputs, cx),
-                    $(Op::$family(op) => op.infer(inputs, cx),)*
+                    Op::Loop(op) => op.infer(inputs, cx),
+                    Op::Scan(op) => op.infer(inputs, cx),
+                    $(Op::$family(op) => infer_family(op, inputs, cx),)*
                 }
             }
 
@@ -148,8 +193,26 @@ macro_rules! ops {
                 match self {
                     Op::Input => Err(OpError::Unsupported("evaluation of an input".to_owned())),
                     Op::Constant(tensor) => Ok(vec![tensor.clone()]),
-                    Op::If(op) => op.eval(inputs),
+                    Op::If(_) | Op::Loop(_) | Op::Scan(_) => {
+                        let data: Vec<Option<Datum>> =
+                            inputs.iter().map(|i| i.map(|t| Datum::Tensor(t.clone()))).collect();
+                        let data: Vec<Option<&Datum>> = data.iter().map(Option::as_ref).collect();
+                        only_tensors(self.eval_data(&data)?)
+                    }
                     $(Op::$family(op) => op.eval(inputs),)*
+                }
+            }
+
+            /// Reference evaluation of values that need not be tensors.
+            ///
+            /// **Errors**: as [`Op::eval`].
+            pub fn eval_data(&self, inputs: &[Option<&Datum>]) -> Result<Vec<Datum>, OpError> {
+                match self {
+                    Op::Input => Err(OpError::Unsupported("evaluation of an input".to_owned())),
+                    Op::Constant(tensor) => Ok(vec![Datum::Tensor(tensor.clone())]),
+                    Op::If(op) => op.eval(inputs),
+                    Op::Loop(_) | Op::Scan(_) => control::eval_rounds(self, inputs),
+                    $(Op::$family(op) => op.eval_data(inputs),)*
                 }
             }
         }
@@ -169,6 +232,8 @@ ops! {
     Clip,
     /// `Cast`.
     Cast,
+    /// `BitCast`.
+    BitCast,
     /// `Identity`.
     Identity,
     /// `Reshape`.
@@ -315,6 +380,16 @@ pub enum OpError {
         slot: usize,
         /// Its name in the ONNX specification.
         name: &'static str,
+    },
+    /// An operand is no tensor, or one of unknown rank, or the other way round.
+    #[error("input {slot} is {actual}, expected {expected}")]
+    Form {
+        /// Position of the operand.
+        slot: usize,
+        /// What it is.
+        actual: String,
+        /// What the op takes, in words.
+        expected: &'static str,
     },
     /// An operand has a dtype the op does not take.
     #[error("input {slot} is {actual}, expected {expected}")]

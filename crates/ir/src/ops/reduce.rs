@@ -365,7 +365,7 @@ impl OpDef for ArgReduce {
         arity(inputs, 1, 1)?;
         let data = required(inputs, 0, "data")?;
         expect_dtype(0, data.dtype(), "a float or integer of 8 to 64 bits", |dtype| {
-            is_real(dtype) || dtype.is_int() && !matches!(dtype, DType::I4 | DType::U4)
+            is_real(dtype) || dtype.is_int() && dtype.bits() >= 8
         })?;
         let axis = normalize_axis(self.axis, data.rank())?;
         if data.shape()[axis].is(0) {

@@ -108,6 +108,8 @@ fn dtype_of_code(code: i64) -> Option<DType> {
         11 => DType::F64,
         12 => DType::U32,
         13 => DType::U64,
+        14 => DType::C64,
+        15 => DType::C128,
         16 => DType::BF16,
         17 => DType::F8E4M3FN,
         18 => DType::F8E4M3FNUZ,
@@ -115,6 +117,12 @@ fn dtype_of_code(code: i64) -> Option<DType> {
         20 => DType::F8E5M2FNUZ,
         21 => DType::U4,
         22 => DType::I4,
+        23 => DType::F4E2M1,
+        24 => DType::F8E8M0,
+        25 => DType::U2,
+        26 => DType::I2,
+        27 => DType::F6E2M3,
+        28 => DType::F6E3M2,
         _ => return None,
     })
 }

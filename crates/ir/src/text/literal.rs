@@ -57,7 +57,11 @@ pub(super) fn format_f32(value: f32) -> String {
 
 fn format_element(dtype: DType, bytes: &[u8]) -> String {
     // Little-endian, zero-extended.
-    let bits = bytes.iter().rev().fold(0u64, |bits, &b| (bits << 8) | u64::from(b));
+    let bits = bytes.iter().rev().fold(0u128, |bits, &b| (bits << 8) | u128::from(b));
+    if dtype.is_short_float() || dtype.is_complex() {
+        return format!("0x{bits:0width$x}", width = 2 * bytes.len());
+    }
+    let bits = bits as u64;
     let signed = |bits: u64, width: u32| ((bits << (64 - width)) as i64) >> (64 - width);
     match dtype {
         DType::F32 => format_f32(f32::from_bits(bits as u32)),
@@ -71,14 +75,13 @@ fn format_element(dtype: DType, bytes: &[u8]) -> String {
         DType::BF16 => {
             format_half(bits as u16, bf16::from_bits(bits as u16).to_f64(), |v| bf16::from_f64(v).to_bits())
         }
-        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => format!("0x{bits:02x}"),
-        DType::I4 | DType::I8 => signed(bits, 8).to_string(),
+        DType::I2 | DType::I4 | DType::I8 => signed(bits, 8).to_string(),
         DType::I16 => signed(bits, 16).to_string(),
         DType::I32 => signed(bits, 32).to_string(),
         DType::I64 => (bits as i64).to_string(),
-        DType::U4 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => bits.to_string(),
+        DType::U2 | DType::U4 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => bits.to_string(),
         DType::Bool => (bits != 0).to_string(),
-        DType::String => String::new(),
+        _ => String::new(),
     }
 }
 
@@ -125,7 +128,7 @@ impl Scalar<'_> {
             let Scalar::Bool(value) = self else { return None };
             return (dtype == DType::Bool).then(|| vec![u8::from(*value)]);
         };
-        if dtype.is_float() {
+        if dtype.is_float() || dtype.is_complex() {
             return encode_float(dtype, *negative, text);
         }
         let magnitude: i128 = text.parse().ok()?;
@@ -161,8 +164,8 @@ impl Scalar<'_> {
 fn encode_float(dtype: DType, negative: bool, text: &str) -> Option<Vec<u8>> {
     let size = dtype.size_bytes();
     if let Some(hex) = text.strip_prefix("0x") {
-        let bits = u64::from_str_radix(hex, 16).ok().filter(|_| !negative)?;
-        let fits = size == 8 || bits >> (8 * size) == 0;
+        let bits = u128::from_str_radix(hex, 16).ok().filter(|_| !negative)?;
+        let fits = size == 16 || bits >> (8 * size) == 0;
         return fits.then(|| bits.to_le_bytes().get(..size).map(<[u8]>::to_vec))?;
     }
     let sign = if negative { -1.0 } else { 1.0 };
@@ -181,7 +184,7 @@ fn encode_float(dtype: DType, negative: bool, text: &str) -> Option<Vec<u8>> {
             let value = bf16::from_f64(sign * wide);
             value.is_finite().then(|| value.to_le_bytes().to_vec())
         }
-        // 8-bit floats are written as bits only.
+        // Short floats and complex numbers are written as bits only.
         _ => None,
     }
 }

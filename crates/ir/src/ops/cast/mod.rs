@@ -1,27 +1,34 @@
 //! `Cast`: the same elements in another dtype.
 //!
 //! - float → float: nearest, halves to even; what is too large becomes infinity.
-//! - float → integer: toward zero, saturating (4 bits: low bits); NaN becomes 0. ONNX leaves what is out of range
+//! - float → integer: toward zero, saturating (2 and 4 bits: low bits); NaN becomes 0. ONNX leaves what is out of range
 //!   undefined.
 //! - integer → integer: low bits. integer → float: nearest.
 //! - to `bool`: whether it is not 0 (NaN is not). From `bool`: 0 or 1.
-//! - to 8-bit floats: nearest; with `saturate` what is too large, infinity too, becomes the largest value, else
-//!   infinity or NaN.
+//! - to floats of 4, 6 and 8 bits: nearest; with `saturate` what is too large, infinity too, becomes the largest value,
+//!   else infinity or NaN; those of 4 and 6 bits always saturate, and make -0 of NaN.
+//! - to `f8e8m0`: the magnitude rounded to a power of two as `round_mode` says; with `saturate` into its range.
 //! - string → number: decimal or scientific, `INF`, `-INF`, `NaN` in any case; number → string: the shortest text
-//!   that reads back as the same value.
+//!   that reads back as the same value; bools are `True` and `False`.
 //!
-//! **Shapes**: that of the operand. **Dtypes**: any to any; strings not to and from bool.
+//! **Shapes**: that of the operand. **Dtypes**: any to any but complex ones.
 //!
-//! **Opsets**: 1, 6, 9 (strings), 13 (bf16), 19 (8-bit floats, `saturate`), 21 (4-bit integers), 24 (`round_mode`,
-//! which is about `float8e8m0` only; rabot does not have that dtype).
+//! **Opsets**: 1, 6, 9 (strings), 13 (bf16), 19 (8-bit floats, `saturate`), 21 (4-bit integers), 23 (`f4e2m1`), 24
+//! (`f8e8m0`, `round_mode`), 25 (2-bit integers), 28 (6-bit floats).
 //!
 //! **Source**: <https://onnx.ai/onnx/operators/onnx__Cast.html>
+
+mod bits;
+mod text;
+
+pub use bits::BitCast;
 
 use super::tracked::with_elements;
 use super::util::{arity, dtype_attr, known_attrs, required, required_tensor};
 use super::{InferCx, OpDef, OpError};
 use crate::{Attr, Attrs, Dim, Fact, MAX_TRACKED_ELEMENTS};
-use rabot_tensor::{DType, Float8, Tensor};
+use rabot_tensor::{DType, RoundMode, ShortFloat, Tensor, bf16_of_u64};
+use text::{Parsed, parse, to_strings};
 
 /// `Cast`.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,51 +37,41 @@ pub struct Cast {
     pub to: DType,
     /// Whether 8-bit floats saturate.
     pub saturate: bool,
+    /// How `f8e8m0` rounds.
+    pub round_mode: RoundMode,
 }
 
 impl Cast {
-    /// Strings and bools do not convert to each other.
+    /// A cast without options.
+    pub fn to(to: DType) -> Self {
+        Cast { to, saturate: true, round_mode: RoundMode::Up }
+    }
+
+    /// Complex numbers convert to and from nothing.
     fn check(&self, from: DType) -> Result<(), OpError> {
-        match (from, self.to) {
-            (DType::String, DType::Bool) | (DType::Bool, DType::String) => {
-                Err(OpError::Unsupported(format!("a cast from {from} to {}", self.to)))
-            }
-            _ => Ok(()),
+        if from != self.to && (from.is_complex() || self.to.is_complex()) {
+            return Err(OpError::Unsupported(format!("a cast from {from} to {}", self.to)));
         }
+        Ok(())
     }
 
     fn of_strings(&self, shape: &[usize], texts: &[String]) -> Result<Tensor, OpError> {
-        let refused = |text: &String| OpError::Value(format!("the string {text:?} is no {}", self.to));
-        if self.to.is_int() {
-            let parse = |text: &String| {
-                // Decimal fractions are cut off, as "100.5" to 100.
-                let exact = text.trim().parse::<i128>();
-                let value = exact.or_else(|_| text.trim().parse::<f64>().map(|v| v as i128));
-                value.map(|v| v as i64).map_err(|_| refused(text))
-            };
-            let values = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-            return Ok(Tensor::from_i64s(self.to, shape, &values));
-        }
-        let parse = |text: &String| text.trim().parse::<f64>().map_err(|_| refused(text));
-        let values = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        if self.to == DType::F32 {
-            // Straight to f32: by way of f64 it would be rounded twice.
-            let parse = |text: &String| text.trim().parse::<f32>().map_err(|_| refused(text));
-            let values = texts.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-            return Ok(Tensor::from_vec(shape, values));
-        }
-        Ok(self.of_floats(shape, &values))
+        Ok(match parse(texts, self.to)? {
+            Parsed::Integers(values) => Tensor::from_i64s(self.to, shape, &values),
+            Parsed::Singles(values) => Tensor::from_vec(shape, values),
+            Parsed::Floats(values) => self.of_floats(shape, &values),
+        })
     }
 
     /// From values that are exact in f64, or whose rounding to it does not matter.
     fn of_floats(&self, shape: &[usize], values: &[f64]) -> Tensor {
-        match Float8::of(self.to) {
+        match ShortFloat::of(self.to) {
             Some(format) => {
-                let codes = values.iter().map(|&v| format.encode(v, self.saturate)).collect();
-                Tensor::from_raw(self.to, shape, codes)
+                let code = |v: &f64| format.encode_power(*v, self.saturate, self.round_mode);
+                Tensor::from_raw(self.to, shape, values.iter().map(code).collect())
             }
             // Narrow integers take the low bits, as ONNX's own test data does.
-            None if matches!(self.to, DType::I4 | DType::U4) => {
+            None if self.to.is_int() && self.to.bits() < 8 => {
                 Tensor::from_i64s(self.to, shape, &values.iter().map(|&v| v as i64).collect::<Vec<_>>())
             }
             None => Tensor::from_f64s(self.to, shape, values),
@@ -84,6 +81,7 @@ impl Cast {
     fn of_unsigned(&self, shape: &[usize], values: &[u64]) -> Tensor {
         match self.to {
             DType::F32 => Tensor::from_vec(shape, values.iter().map(|&v| v as f32).collect()),
+            DType::BF16 => Tensor::from_vec(shape, values.iter().map(|&v| bf16_of_u64(v)).collect()),
             to if to.is_float() => {
                 self.of_floats(shape, &values.iter().map(|&v| v as f64).collect::<Vec<_>>())
             }
@@ -92,50 +90,37 @@ impl Cast {
     }
 }
 
-/// The shortest text that reads back as the same value; exponents only for the very small and large.
-fn float_text(value: f64, shortest: impl Fn(bool) -> String) -> String {
-    if value.is_nan() {
-        return "NaN".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "INF" } else { "-INF" }.to_owned();
-    }
-    shortest(value != 0.0 && !(1e-5..1e16).contains(&value.abs()))
-}
-
-fn to_strings(tensor: &Tensor) -> Vec<String> {
-    if let Ok(values) = tensor.to_slice::<u64>() {
-        return values.iter().map(u64::to_string).collect();
-    }
-    if tensor.dtype().is_int() {
-        return tensor.to_i64s().iter().map(i64::to_string).collect();
-    }
-    let text = |value: f64| match tensor.dtype() {
-        DType::F64 => {
-            float_text(value, |exponent| if exponent { format!("{value:e}") } else { value.to_string() })
-        }
-        _ => {
-            let short = value as f32;
-            float_text(value, |exponent| if exponent { format!("{short:e}") } else { short.to_string() })
-        }
-    };
-    tensor.to_f64s().into_iter().map(text).collect()
-}
-
 impl OpDef for Cast {
     const NAMES: &'static [&'static str] = &["Cast"];
     fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
         known_attrs(attrs, &["to", "saturate", "round_mode"])?;
         let to = dtype_attr(attrs, "to")?.ok_or_else(|| OpError::MissingAttribute("to".to_owned()))?;
-        Ok(Cast { to, saturate: attrs.int("saturate", 1)? != 0 })
+        let round_mode = match attrs.str("round_mode", "up")?.as_str() {
+            "up" => RoundMode::Up,
+            "down" => RoundMode::Down,
+            "nearest" => RoundMode::Nearest,
+            other => {
+                return Err(OpError::Attribute {
+                    name: "round_mode".to_owned(),
+                    value: other.to_owned(),
+                    reason: "expected up, down or nearest".to_owned(),
+                });
+            }
+        };
+        Ok(Cast { to, saturate: attrs.int("saturate", 1)? != 0, round_mode })
     }
     fn name(&self) -> &'static str {
         "Cast"
     }
     fn attrs(&self) -> Attrs {
-        Attrs::new()
+        let attrs = Attrs::new()
             .with("to", Attr::Str(self.to.name().to_owned()))
-            .with("saturate", Attr::Int(i64::from(self.saturate)))
+            .with("saturate", Attr::Int(i64::from(self.saturate)));
+        match self.round_mode {
+            RoundMode::Up => attrs,
+            RoundMode::Down => attrs.with("round_mode", Attr::Str("down".to_owned())),
+            RoundMode::Nearest => attrs.with("round_mode", Attr::Str("nearest".to_owned())),
+        }
     }
     fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
         arity(inputs, 1, 1)?;
@@ -166,7 +151,7 @@ impl OpDef for Cast {
                 let values = x.to_slice::<u64>().map_err(|error| OpError::Value(error.to_string()))?;
                 self.of_unsigned(shape, &values)
             }
-            (from, to) if !from.is_float() && Float8::of(to).is_none() => {
+            (from, to) if !from.is_float() && !to.is_short_float() => {
                 Tensor::from_i64s(to, shape, &x.to_i64s())
             }
             _ => self.of_floats(shape, &x.to_f64s()),
@@ -177,18 +162,18 @@ impl OpDef for Cast {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{eval, infer, with};
     use super::*;
+    use crate::ops::testing::{eval, infer, with};
 
     fn cast(x: &Tensor, to: DType) -> Tensor {
-        eval(&with("Cast", Cast { to, saturate: true }.attrs()), &[x]).unwrap()
+        eval(&with("Cast", Cast::to(to).attrs()), &[x]).unwrap()
     }
 
     #[test]
     fn codes_and_names_are_dtypes() {
         let of = |attr: Attr| Cast::from_attrs("Cast", &Attrs::new().with("to", attr));
         assert_eq!(of(Attr::Int(7)), of(Attr::Str("i64".to_owned())));
-        assert!(of(Attr::Int(0)).is_err() && of(Attr::Int(14)).is_err());
+        assert!(of(Attr::Int(0)).is_err() && of(Attr::Int(29)).is_err());
         assert_eq!(Cast::from_attrs("Cast", &Attrs::new()), Err(OpError::MissingAttribute("to".to_owned())));
     }
 
@@ -212,9 +197,24 @@ mod tests {
         let x = Tensor::from_vec(&[2], vec![1e6f32, 1.0]);
         let to = DType::F8E4M3FN;
         assert_eq!(cast(&x, to).to_f64s(), [448.0, 1.0]);
-        let open = eval(&with("Cast", Cast { to, saturate: false }.attrs()), &[&x]).unwrap();
+        let open = eval(&with("Cast", Cast { saturate: false, ..Cast::to(to) }.attrs()), &[&x]).unwrap();
         assert!(open.to_f64s()[0].is_nan());
         assert_eq!(cast(&cast(&x, to), DType::F32).to_f64s(), [448.0, 1.0]);
+    }
+
+    #[test]
+    fn narrow_dtypes() {
+        let x = Tensor::from_vec(&[5], vec![-3.0f32, -2.0, 1.0, 2.0, 3.0]);
+        assert_eq!(cast(&x, DType::I2).to_i64s(), [1, -2, 1, -2, -1]);
+        assert_eq!(cast(&x, DType::U2).to_i64s(), [1, 2, 1, 2, 3]);
+        let x = Tensor::from_vec(&[4], vec![-8f32, f32::NAN, 1.05, 0.25]);
+        assert_eq!(cast(&x, DType::F4E2M1).to_f64s(), [-6.0, -0.0, 1.0, 0.0]);
+        let attrs =
+            Attrs::new().with("to", Attr::Int(24)).with("round_mode", Attr::Str("nearest".to_owned()));
+        let scales = eval(&with("Cast", attrs), &[&Tensor::from_vec(&[3], vec![1.4f32, 1.5, 0.0])]).unwrap();
+        assert_eq!(scales.to_f64s(), [1.0, 2.0, 2f64.powi(-127)]);
+        let complex = Fact::of_type(DType::C64, []);
+        assert!(infer(&with("Cast", Cast::to(DType::F32).attrs()), &[&complex]).is_err());
     }
 
     #[test]
@@ -225,16 +225,20 @@ mod tests {
         assert_eq!(numbers.to_slice::<f32>().unwrap()[1], f32::NEG_INFINITY);
         assert!(numbers.to_slice::<f32>().unwrap()[2].is_nan());
         let back = cast(&numbers, DType::String);
-        assert_eq!(back.strings().unwrap(), ["1e-5", "-INF", "NaN", "100.5"]);
+        assert_eq!(back.strings().unwrap(), ["1e-05", "-INF", "NaN", "100.5"]);
+        let halves = Tensor::from_f64s(DType::F16, &[3], &[0.1, 1.0, 1e-6]);
+        assert_eq!(cast(&halves, DType::String).strings().unwrap(), ["0.1", "1.0", "1e-06"]);
+        let flags = Tensor::from_bools(&[2], &[true, false]);
+        assert_eq!(cast(&cast(&flags, DType::String), DType::Bool), flags);
         let word = Tensor::from_strings(&[], vec!["word".into()]);
-        let op = with("Cast", Cast { to: DType::I32, saturate: true }.attrs());
+        let op = with("Cast", Cast::to(DType::I32).attrs());
         assert_eq!(eval(&op, &[&word]), Err(OpError::Value("the string \"word\" is no i32".to_owned())));
     }
 
     #[test]
     fn contents_go_along_where_they_fit() {
         let dims = Fact::of_elements(DType::I64, [Dim::from(1)], vec![Dim::symbol("n")]);
-        let to = |to| infer(&with("Cast", Cast { to, saturate: true }.attrs()), &[&dims]).unwrap().remove(0);
+        let to = |to| infer(&with("Cast", Cast::to(to).attrs()), &[&dims]).unwrap().remove(0);
         assert_eq!(to(DType::I32).elements, dims.elements);
         assert_eq!(to(DType::I8).elements, None);
         assert_eq!(to(DType::F32).elements, None);
