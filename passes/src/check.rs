@@ -84,12 +84,13 @@ fn copy(graph: &Graph, id: NodeId, new: &mut Graph, made: &mut HashMap<NodeId, N
     let name = format!("v{}", made.len());
     let copied = match &node.op {
         Op::Constant(tensor) => new.add_constant(&name, tensor.clone()).node,
-        Op::If(op) => {
-            let (then_branch, else_branch) = (anonymous(&op.then_branch), anonymous(&op.else_branch));
-            let op = Op::If(Box::new(If { then_branch, else_branch }));
+        op => {
+            let mut op = op.clone();
+            for region in op.regions_mut() {
+                *region = anonymous(region);
+            }
             new.add_node(op, inputs, &name, vec![]).unwrap()
         }
-        op => new.add_node(op.clone(), inputs, &name, vec![]).unwrap(),
     };
     new.annotate(copied, |copied| *copied.group = node.group);
     made.insert(id, copied);

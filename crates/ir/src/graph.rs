@@ -3,7 +3,7 @@
 //! petgraph does not order the edges of a node, and it reuses freed indices. So a node keeps its ordered
 //! operands itself, the edges follow them, and no petgraph type is public.
 
-use crate::ops::{InferCx, Op, OpError};
+use crate::ops::{InferCx, Op, OpError, refresh_regions};
 use crate::{Dim, Fact};
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
@@ -408,8 +408,8 @@ impl Graph {
         if matches!(self.node(id).op, Op::Input) {
             return Ok(());
         }
-        if matches!(self.node(id).op, Op::If(_)) {
-            self.refresh_branches(id)?;
+        if !self.node(id).op.regions().is_empty() {
+            self.refresh_regions(id)?;
         }
         let node = self.node(id);
         let (facts, equal) = self.infer(&node.op, &node.inputs, &node.name)?;
@@ -428,21 +428,23 @@ impl Graph {
         Ok(())
     }
 
-    /// Hands the facts of captured operands to the branches of a conditional.
-    fn refresh_branches(&mut self, id: NodeId) -> Result<(), GraphError> {
-        let captured: Vec<Option<Fact>> =
-            self.node(id).inputs.iter().skip(1).map(|i| i.map(|v| self.fact(v).clone())).collect();
-        if let Op::If(op) = &mut self.dag[id.index()].op {
-            for branch in [&mut op.then_branch, &mut op.else_branch] {
-                for (input, fact) in branch.inputs.clone().into_iter().zip(&captured) {
-                    if let Some(fact) = fact {
-                        branch.set_input_fact(input, fact.clone());
-                    }
-                }
-                branch.refresh()?;
-            }
+    /// Hands the facts of operands to the nested graphs of a node.
+    fn refresh_regions(&mut self, id: NodeId) -> Result<(), GraphError> {
+        let node = self.node(id);
+        let name = node.name.clone();
+        let facts: Vec<Option<Fact>> = node.inputs.iter().map(|i| i.map(|v| self.fact(v).clone())).collect();
+        let facts: Vec<Option<&Fact>> = facts.iter().map(Option::as_ref).collect();
+        refresh_regions(&mut self.dag[id.index()].op, &facts, &name)
+    }
+
+    /// Adds a copy of a node of another graph, with these operands. What is known of its outputs is taken over.
+    pub fn add_copy(&mut self, node: &Node, inputs: Vec<Option<Value>>) -> NodeId {
+        let operands: Vec<Value> = inputs.iter().flatten().copied().collect();
+        let id = NodeId::of(self.dag.add_node(Node { inputs, ..node.clone() }));
+        for operand in operands {
+            self.dag.add_edge(operand.node.index(), id.index(), ());
         }
-        Ok(())
+        id
     }
 
     /// Names of all symbols in types of inputs and nodes, sorted.

@@ -3,7 +3,7 @@
 //! It evaluates node by node with the plain loops of `ops`, and drops a value after its last use.
 
 use crate::ops::{Op, OpError};
-use crate::{Graph, GraphError, NodeId, Value};
+use crate::{Datum, Graph, GraphError, NodeId, Value};
 use indexmap::IndexMap;
 use rabot_tensor::{DType, Tensor};
 use std::collections::HashMap;
@@ -39,6 +39,24 @@ pub enum InterpError {
         /// The declared type.
         ty: String,
     },
+    /// An input that is no tensor is not of the declared type.
+    #[error("input `{name}` is {actual}, expected {ty}")]
+    InputForm {
+        /// Name of the input.
+        name: String,
+        /// What was given.
+        actual: String,
+        /// The declared type.
+        ty: String,
+    },
+    /// An output is no tensor, and only tensors were asked for.
+    #[error("output `{name}` is {actual}, not a tensor")]
+    OutputForm {
+        /// Name of the output.
+        name: String,
+        /// What it is.
+        actual: String,
+    },
     /// An operator failed.
     #[error("{op} `{node}`: {error} (inputs: {inputs})")]
     Op {
@@ -59,6 +77,9 @@ pub enum InterpError {
 /// Tensors by name, in order.
 pub type Tensors = IndexMap<String, Tensor>;
 
+/// Values of any kind by name, in order.
+pub type Data = IndexMap<String, Datum>;
+
 /// Evaluates a graph on named inputs; gives its outputs by name.
 ///
 /// **Errors**: a missing, unknown or wrongly typed input, or an operator that fails.
@@ -66,26 +87,41 @@ pub fn run(graph: &Graph, inputs: &Tensors) -> Result<Tensors, InterpError> {
     run_observed(graph, inputs, &mut |_, _| {})
 }
 
-/// As [`run`], and shows every value to `observe` as soon as it is known; inputs and constants too.
+/// As [`run`], for inputs and outputs that need not be tensors.
+///
+/// **Errors**: as [`run`].
+pub fn run_data(graph: &Graph, inputs: &Data) -> Result<Data, InterpError> {
+    let positional = bind(graph, inputs)?;
+    let outputs = evaluate(graph, &positional, &mut |_, _| {})?;
+    let names = graph.outputs().iter().map(|o| o.name.to_string());
+    Ok(names.zip(outputs).collect())
+}
+
+/// As [`run`], and shows every tensor to `observe` as soon as it is known; inputs and constants too.
 pub fn run_observed(
     graph: &Graph,
     inputs: &Tensors,
     observe: &mut dyn FnMut(Value, &Tensor),
 ) -> Result<Tensors, InterpError> {
-    let positional = bind(graph, inputs)?;
+    let data = inputs.iter().map(|(name, tensor)| (name.clone(), Datum::Tensor(tensor.clone()))).collect();
+    let positional = bind(graph, &data)?;
     let outputs = evaluate(graph, &positional, observe)?;
-    let names = graph.outputs().iter().map(|o| o.name.to_string());
-    Ok(names.zip(outputs).collect())
+    let named = graph.outputs().iter().map(|o| o.name.to_string()).zip(outputs);
+    let tensor = |(name, datum): (String, Datum)| match datum {
+        Datum::Tensor(tensor) => Ok((name, tensor)),
+        other => Err(InterpError::OutputForm { name, actual: other.to_string() }),
+    };
+    named.map(tensor).collect()
 }
 
-/// Evaluates a graph on inputs given in its own order; for branches of control flow.
+/// Evaluates a graph on inputs given in its own order; for nested graphs.
 ///
 /// **Errors**: as [`run`].
-pub fn run_positional(graph: &Graph, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, InterpError> {
+pub fn run_positional(graph: &Graph, inputs: &[Option<Datum>]) -> Result<Vec<Datum>, InterpError> {
     evaluate(graph, inputs, &mut |_, _| {})
 }
 
-fn bind(graph: &Graph, inputs: &Tensors) -> Result<Vec<Option<Tensor>>, InterpError> {
+fn bind(graph: &Graph, inputs: &Data) -> Result<Vec<Option<Datum>>, InterpError> {
     let names: Vec<&str> = graph.inputs().iter().map(|&id| &*graph.node(id).name).collect();
     if let Some(name) = inputs.keys().find(|name| !names.contains(&name.as_str())) {
         return Err(InterpError::UnknownInput { name: name.clone(), known: names.join(", ") });
@@ -95,35 +131,32 @@ fn bind(graph: &Graph, inputs: &Tensors) -> Result<Vec<Option<Tensor>>, InterpEr
     for &id in graph.inputs() {
         let node = graph.node(id);
         let ty = &node.outputs[0].fact.ty;
-        let tensor = inputs
+        let datum = inputs
             .get(&*node.name)
             .ok_or_else(|| InterpError::MissingInput { name: node.name.to_string(), ty: ty.to_string() })?;
-        let mut fits = tensor.dtype() == ty.dtype && tensor.rank() == ty.rank();
-        for (dim, &actual) in ty.shape.iter().zip(tensor.shape()) {
-            fits &= match (dim.as_const(), dim.as_symbol()) {
-                (Some(expected), _) => expected == actual as i64,
-                (_, Some(name)) => *symbols.entry(name.to_owned()).or_insert(actual) == actual,
-                _ => true,
-            };
-        }
+        let fits = datum.dims_of(ty, &mut |dim, actual| match dim.as_symbol() {
+            Some(name) => *symbols.entry(name.to_owned()).or_insert(actual) == actual,
+            None => true,
+        });
         if !fits {
-            return Err(InterpError::InputType {
-                name: node.name.to_string(),
-                dtype: tensor.dtype(),
-                shape: tensor.shape().to_vec(),
-                ty: ty.to_string(),
+            let (name, ty) = (node.name.to_string(), ty.to_string());
+            return Err(match datum {
+                Datum::Tensor(tensor) => {
+                    InterpError::InputType { name, dtype: tensor.dtype(), shape: tensor.shape().to_vec(), ty }
+                }
+                other => InterpError::InputForm { name, actual: other.to_string(), ty },
             });
         }
-        bound.push(Some(tensor.clone()));
+        bound.push(Some(datum.clone()));
     }
     Ok(bound)
 }
 
 fn evaluate(
     graph: &Graph,
-    inputs: &[Option<Tensor>],
+    inputs: &[Option<Datum>],
     observe: &mut dyn FnMut(Value, &Tensor),
-) -> Result<Vec<Tensor>, InterpError> {
+) -> Result<Vec<Datum>, InterpError> {
     let order = graph.topological()?;
     let mut uses: HashMap<Value, usize> = HashMap::new();
     for &id in &order {
@@ -134,21 +167,23 @@ fn evaluate(
     for output in graph.outputs() {
         *uses.entry(output.value).or_insert(0) += 1;
     }
-    let mut values: HashMap<Value, Tensor> = HashMap::new();
+    let mut values: HashMap<Value, Datum> = HashMap::new();
     for &id in &order {
         let results = match &graph.node(id).op {
             Op::Input => {
                 let position = graph.inputs().iter().position(|&input| input == id);
-                let tensor = position.and_then(|at| inputs.get(at).cloned().flatten());
-                tensor.into_iter().collect()
+                let datum = position.and_then(|at| inputs.get(at).cloned().flatten());
+                datum.into_iter().collect()
             }
             _ => evaluate_node(graph, id, &values)?,
         };
-        for (slot, tensor) in results.into_iter().enumerate() {
+        for (slot, datum) in results.into_iter().enumerate() {
             let value = Value { node: id, slot: slot as u32 };
-            observe(value, &tensor);
+            if let Datum::Tensor(tensor) = &datum {
+                observe(value, tensor);
+            }
             if uses.contains_key(&value) {
-                values.insert(value, tensor);
+                values.insert(value, datum);
             }
         }
         for value in graph.node(id).inputs.iter().flatten() {
@@ -171,13 +206,13 @@ fn evaluate(
 fn evaluate_node(
     graph: &Graph,
     id: NodeId,
-    values: &HashMap<Value, Tensor>,
-) -> Result<Vec<Tensor>, InterpError> {
+    values: &HashMap<Value, Datum>,
+) -> Result<Vec<Datum>, InterpError> {
     let node = graph.node(id);
-    let operands: Vec<Option<&Tensor>> = node.inputs.iter().map(|i| i.and_then(|v| values.get(&v))).collect();
-    node.op.eval(&operands).map_err(|error| {
+    let operands: Vec<Option<&Datum>> = node.inputs.iter().map(|i| i.and_then(|v| values.get(&v))).collect();
+    node.op.eval_data(&operands).map_err(|error| {
         let types = operands.iter().map(|t| match t {
-            Some(tensor) => format!("{}{:?}", tensor.dtype(), tensor.shape()),
+            Some(datum) => datum.to_string(),
             None => "-".to_owned(),
         });
         let inputs = types.collect::<Vec<_>>().join(", ");

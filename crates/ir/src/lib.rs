@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod attrs;
+mod datum;
 mod dim;
 mod graph;
 pub mod interp;
@@ -15,7 +16,8 @@ mod types;
 pub mod verify;
 
 pub use attrs::{Attr, Attrs};
+pub use datum::{Datum, Map};
 pub use dim::{Atom, Dim, DimError};
 pub use graph::{Graph, GraphError, GraphOutput, Node, NodeId, NodeOutput, Value};
 pub use ops::{Op, OpError};
-pub use types::{Fact, MAX_TRACKED_ELEMENTS, ValueType};
+pub use types::{Fact, Form, MAX_TRACKED_ELEMENTS, UNKNOWN_DIM, ValueType};

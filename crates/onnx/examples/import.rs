@@ -54,9 +54,8 @@ fn report_dims(graph: &Graph, given: &BTreeSet<Arc<str>>) {
         for (a, b) in &node.equal {
             println!("  to be checked when run, by {} `{}`: {a} = {b}", node.op.name(), node.name);
         }
-        if let Op::If(op) = &node.op {
-            report_dims(&op.then_branch, given);
-            report_dims(&op.else_branch, given);
+        for (_, region) in node.op.regions() {
+            report_dims(region, given);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::node::{failure_of, operand, resolved_attributes};
 use crate::wire::{FunctionProto, GraphProto, NodeProto};
 use indexmap::IndexSet;
 use rabot_ir::ops::If;
-use rabot_ir::{Graph, Op};
+use rabot_ir::{Fact, Graph, Op, Value};
 use rabot_tensor::Tensor;
 
 impl<'a> Importer<'a> {
@@ -81,15 +81,9 @@ impl<'a> Importer<'a> {
         names.extend(captures(else_proto));
         let label = self.names.unique(&format!("{}{}", env.prefix, node_label(node)));
         let mut operands = vec![condition];
-        for &name in &names {
-            if let Some(Known::Value(value)) = body.values.get(name)
-                && !matches!(graph.node(value.node).op, Op::Constant(_))
-            {
-                operands.push(Some(*value));
-            }
-        }
-        let then_branch = self.branch_graph(graph, body, &names, then_proto, &label, env)?;
-        let else_branch = self.branch_graph(graph, body, &names, else_proto, &label, env)?;
+        operands.extend(captured_values(graph, body, &names));
+        let then_branch = self.nested_graph(graph, body, &names, then_proto, &[], &label, env)?;
+        let else_branch = self.nested_graph(graph, body, &names, else_proto, &[], &label, env)?;
         let (Some(then_branch), Some(else_branch), Some(_)) = (then_branch, else_branch, condition) else {
             return Err(Failure::Poisoned);
         };
@@ -99,12 +93,15 @@ impl<'a> Importer<'a> {
         Ok(Converted::of_node(graph, id))
     }
 
-    fn branch_graph(
+    /// A graph that is nested in a node: `own` are the facts of its own inputs, `names` what it captures.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn nested_graph(
         &mut self,
         graph: &Graph,
         body: &Body<'a>,
         names: &IndexSet<&'a str>,
         proto: &'a GraphProto,
+        own: &[Fact],
         label: &str,
         env: &Env<'a>,
     ) -> Result<Option<Graph>, ImportError> {
@@ -124,7 +121,7 @@ impl<'a> Importer<'a> {
             Captured { name, value }
         });
         let captured = captured.collect();
-        self.nested(label, |importer| importer.graph(proto, env, captured))
+        self.nested(label, |importer| importer.graph(proto, env, own, captured))
     }
 
     fn inline_branch(
@@ -158,7 +155,29 @@ impl<'a> Importer<'a> {
     }
 }
 
+/// The values that nested graphs capture; constants are not among them, each graph has its own.
+pub(crate) fn captured_values<'a>(
+    graph: &Graph,
+    body: &Body<'a>,
+    names: &IndexSet<&'a str>,
+) -> Vec<Option<Value>> {
+    let value = |name: &&'a str| match body.values.get(*name) {
+        Some(Known::Value(value)) if !matches!(graph.node(value.node).op, Op::Constant(_)) => Some(*value),
+        _ => None,
+    };
+    names.iter().filter_map(value).map(Some).collect()
+}
+
 fn branch<'a>(node: &'a NodeProto, name: &str) -> Result<&'a GraphProto, Failure> {
+    let graph = graph_attribute(node, name)?;
+    match graph.input.is_empty() {
+        true => Ok(graph),
+        false => Err(Failure::unsupported(format!("a branch with {} input(s)", graph.input.len()))),
+    }
+}
+
+/// An attribute that is a graph.
+pub(crate) fn graph_attribute<'a>(node: &'a NodeProto, name: &str) -> Result<&'a GraphProto, Failure> {
     let attribute = node.attribute.iter().find(|attribute| attribute.name == name);
     let graph = attribute.and_then(|attribute| attribute.g.as_deref());
     let Some(graph) = graph else {
@@ -173,10 +192,7 @@ fn branch<'a>(node: &'a NodeProto, name: &str) -> Result<&'a GraphProto, Failure
         }
         .into());
     };
-    match graph.input.is_empty() {
-        true => Ok(graph),
-        false => Err(Failure::unsupported(format!("a branch with {} input(s)", graph.input.len()))),
-    }
+    Ok(graph)
 }
 
 /// The value of a condition. `None` if it is none; inference then says so.

@@ -122,6 +122,16 @@ pub enum ImportError {
     /// A function calls itself.
     #[error("function `{0}` calls itself")]
     Recursion(String),
+    /// The body of a loop does not fit the node that holds it.
+    #[error("{op} `{node}`: {problem}")]
+    Body {
+        /// Name of the node.
+        node: String,
+        /// Its op.
+        op: String,
+        /// What does not fit.
+        problem: String,
+    },
     /// A node has the wrong number of operands, or operands of the wrong shape.
     #[error(transparent)]
     Node(#[from] GraphError),

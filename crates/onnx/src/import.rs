@@ -1,14 +1,13 @@
 //! From the messages of a model to a graph.
 
-use crate::dtype;
-use crate::error::{Failure, ImportError, TensorProblem, UnsupportedNode, UnsupportedNodes};
+use crate::error::{Failure, ImportError, UnsupportedNode, UnsupportedNodes};
 use crate::limits::Limits;
 use crate::names::{UniqueNames, node_label, operands};
 use crate::scan;
 use crate::tensor::TensorReader;
+use crate::types::value_type;
 use crate::wire::{
-    AttributeProto, DimensionValue, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorType, TypeValue, ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
 };
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -70,7 +69,7 @@ pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, limits: &Limits) -> R
         prefix: String::new(),
     };
     importer.check_versions(&env, &proto);
-    let graph = importer.graph(graph_proto, &env, Vec::new())?;
+    let graph = importer.graph(graph_proto, &env, &[], Vec::new())?;
     if !importer.unsupported.is_empty() {
         return Err(ImportError::Unsupported(UnsupportedNodes(importer.unsupported)));
     }
@@ -232,15 +231,18 @@ impl<'a> Importer<'a> {
 
     /// A graph and all that is nested in it; `None` if it needs the result of an unsupported node.
     ///
-    /// Everything captured that is an input becomes one, in order.
+    /// `own` are facts of its inputs, where they are known better than the file declares them. Everything captured that
+    /// is an input becomes one after those, in order.
     pub(crate) fn graph(
         &mut self,
         proto: &'a GraphProto,
         env: &Env<'a>,
+        own: &[Fact],
         captured: Vec<Captured<'a>>,
     ) -> Result<Option<Graph>, ImportError> {
         let mut graph = Graph::new(&proto.name);
         let mut body = Body::default();
+        self.inputs(&mut graph, &mut body, proto, env, own)?;
         for Captured { name, value } in captured {
             let known = match value {
                 CapturedValue::Input(name, fact) => Known::Value(graph.add_input(&name, fact)),
@@ -249,7 +251,6 @@ impl<'a> Importer<'a> {
             };
             body.values.insert(name, known);
         }
-        self.inputs(&mut graph, &mut body, proto, env)?;
         self.initializers(&mut graph, &mut body, proto, env)?;
         let outputs = proto.output.iter().map(|output| output.name.as_str());
         self.body(&mut graph, &mut body, &proto.node, outputs, env)?;
@@ -280,12 +281,13 @@ impl<'a> Importer<'a> {
         body: &mut Body<'a>,
         proto: &'a GraphProto,
         env: &Env<'a>,
+        own: &[Fact],
     ) -> Result<(), ImportError> {
         // Before IR version 4 every initializer was an input too; its value is what counts.
         let mut defined: HashSet<&str> = proto.initializer.iter().map(|t| t.name.as_str()).collect();
         let sparse = proto.sparse_initializer.iter().filter_map(|t| t.values.as_ref());
         defined.extend(sparse.map(|values| values.name.as_str()));
-        for input in &proto.input {
+        for (at, input) in proto.input.iter().enumerate() {
             if input.name.is_empty() {
                 return Err(ImportError::Unnamed { what: "an input".to_owned(), graph: proto.name.clone() });
             }
@@ -293,7 +295,8 @@ impl<'a> Importer<'a> {
                 continue;
             }
             self.names.reserve(&input.name);
-            let known = match self.input_fact(input) {
+            let fact = own.get(at).cloned().map_or_else(|| self.input_fact(input), Ok);
+            let known = match fact {
                 Ok(fact) => Known::Value(graph.add_input(&input.name, fact)),
                 Err(reason) => {
                     self.refuse("Input", &input.name, env, reason);
@@ -307,19 +310,8 @@ impl<'a> Importer<'a> {
 
     /// Dtype and dims of an input. **Errors**: in words, what rabot does not support.
     fn input_fact(&mut self, input: &ValueInfoProto) -> Result<Fact, String> {
-        let value = input.r#type.as_ref().and_then(|ty| ty.value.as_ref());
-        let tensor = match value {
-            Some(TypeValue::TensorType(tensor)) => tensor,
-            Some(TypeValue::SparseTensorType(_)) => return Err("inputs that are sparse tensors".to_owned()),
-            Some(TypeValue::SequenceType(_)) => return Err("inputs that are sequences".to_owned()),
-            Some(TypeValue::MapType(_)) => return Err("inputs that are maps".to_owned()),
-            Some(TypeValue::OptionalType(_)) => return Err("inputs that are optional".to_owned()),
-            Some(TypeValue::OpaqueType(_)) => return Err("inputs of opaque type".to_owned()),
-            None => return Err("the type of the input is not given".to_owned()),
-        };
-        let dtype = dtype::from_code(tensor.elem_type).map_err(|problem| problem.to_string())?;
-        let dims = input_dims(&input.name, tensor).ok_or("the number of dims is not given")?;
-        for symbol in dims.iter().filter_map(Dim::as_symbol) {
+        let ty = value_type(&input.name, input.r#type.as_ref(), self.limits)?;
+        for symbol in ty.shape.iter().filter_map(Dim::as_symbol) {
             // Inference calls the dims that node `a` makes up `a.0`, `a.1`: no node may be called so that they meet.
             if let Some((base, index)) = symbol.rsplit_once('.')
                 && index.bytes().all(|byte| byte.is_ascii_digit())
@@ -327,10 +319,7 @@ impl<'a> Importer<'a> {
                 self.names.reserve(base);
             }
         }
-        match dims.len() <= self.limits.rank {
-            true => Ok(Fact::of_type(dtype, dims)),
-            false => Err(TensorProblem::Rank { rank: dims.len(), limit: self.limits.rank }.to_string()),
-        }
+        Ok(Fact::of(ty))
     }
 
     pub(crate) fn initializers(
@@ -379,6 +368,20 @@ impl<'a> Importer<'a> {
             Err(Failure::Poisoned) => Known::Poisoned,
         };
         define(body, name, known, "an initializer")
+    }
+
+    /// Runs `body` so that nothing of it is left but its result, if that is to be tried again.
+    pub(crate) fn attempt<T>(
+        &mut self,
+        body: impl FnOnce(&mut Self) -> Result<(T, bool), ImportError>,
+    ) -> Result<(T, bool), ImportError> {
+        let before = (self.names.clone(), self.nodes, self.unsupported.len());
+        let (result, again) = body(self)?;
+        if again {
+            (self.names, self.nodes) = (before.0, before.1);
+            self.unsupported.truncate(before.2);
+        }
+        Ok((result, again))
     }
 
     fn refuse(&mut self, op: &str, name: &str, env: &Env<'a>, reason: String) {
@@ -509,18 +512,6 @@ fn define<'a>(
             second: what.to_owned(),
         }),
     }
-}
-
-/// Named dims are symbols; every other unknown dim gets a symbol of its own. `None` if the rank is not given.
-fn input_dims(name: &str, tensor: &TensorType) -> Option<Vec<Dim>> {
-    let dims = tensor.shape.as_ref()?.dim.iter().enumerate().map(|(index, dim)| match &dim.value {
-        Some(DimensionValue::DimValue(size)) if *size >= 0 => Dim::from(*size),
-        Some(DimensionValue::DimParam(symbol)) if !symbol.is_empty() && symbol != "?" => {
-            Dim::symbol(symbol.as_str())
-        }
-        _ => Dim::symbol(format!("{name}.dim{index}")),
-    });
-    Some(dims.collect())
 }
 
 /// Indices of nodes, operands before users; the file's order where that is free.

@@ -23,11 +23,13 @@ mod external;
 mod import;
 mod legacy;
 mod limits;
+mod looped;
 mod names;
 mod node;
 mod outline;
 mod scan;
 mod tensor;
+mod types;
 mod upgrade;
 pub mod wire;
 

@@ -5,7 +5,7 @@ use indexmap::IndexSet;
 use std::collections::{HashMap, HashSet};
 
 /// Makes names unique. Symbols are named after nodes, so two nodes of a model must never share a name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct UniqueNames {
     taken: HashMap<String, usize>,
 }

@@ -56,6 +56,7 @@ impl<'a> Importer<'a> {
         match upgrade::qualified(domain, &node.op_type).as_str() {
             "Constant" => return self.constant(graph, body, node, env),
             "If" => return self.conditional(graph, body, node, env),
+            "Loop" | "Scan" => return self.rounds(graph, body, node, opset, env),
             _ if !known => return Err(unknown_op(domain, &node.op_type)),
             _ => {}
         }
@@ -119,8 +120,19 @@ impl<'a> Importer<'a> {
     }
 
     fn attributes(&mut self, node: &'a NodeProto, env: &Env<'a>) -> Result<Attrs, Failure> {
+        self.attributes_but(node, "", env)
+    }
+
+    /// The attributes of a node, without the one named `but`.
+    pub(crate) fn attributes_but(
+        &mut self,
+        node: &'a NodeProto,
+        but: &str,
+        env: &Env<'a>,
+    ) -> Result<Attrs, Failure> {
         let mut attrs = Attrs::new();
-        for (name, attribute) in resolved_attributes(node, env)? {
+        for (name, attribute) in resolved_attributes(node, env)?.into_iter().filter(|(name, _)| *name != but)
+        {
             let value = self.attribute(node, name, attribute, env)?;
             attrs.set(name, value);
         }

@@ -28,9 +28,8 @@ fn check_symbols(model: &str, graph: &Graph, given: &BTreeSet<Arc<str>>) {
         );
     }
     for id in graph.node_ids() {
-        if let Op::If(op) = &graph.node(id).op {
-            check_symbols(model, &op.then_branch, given);
-            check_symbols(model, &op.else_branch, given);
+        for (_, region) in graph.node(id).op.regions() {
+            check_symbols(model, region, given);
         }
     }
 }

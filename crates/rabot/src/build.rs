@@ -1,7 +1,7 @@
 //! The way of a model: import, optimize, plan, generate.
 
 use crate::{Error, Options};
-use rabot_ir::{Dim, Fact, Graph};
+use rabot_ir::{Dim, Fact, Graph, ValueType};
 use rabot_kernel::Plan;
 use rabot_onnx::Model;
 use rabot_passes::{default_pipeline, pipeline};
@@ -95,7 +95,7 @@ pub fn specialize(graph: &mut Graph, dims: &[(String, usize)]) -> Result<(), Err
     for input in inputs {
         let fact = &graph.node(input).outputs[0].fact;
         let shape: Vec<Dim> = fact.shape().iter().map(|dim| dim.substitute(&size)).collect();
-        let fact = Fact::of_type(fact.dtype(), shape);
+        let fact = Fact::of(ValueType { shape, ..fact.ty.clone() });
         graph.set_input_fact(input, fact);
     }
     graph.refresh()?;

@@ -157,16 +157,14 @@ impl Stats {
                     stats.constants_bytes += tensor.bytes().len() as u64;
                     continue;
                 }
-                Op::If(conditional) => {
-                    for branch in [&conditional.then_branch, &conditional.else_branch] {
-                        let inner = Stats::of(branch);
-                        stats.nodes += inner.nodes;
-                        stats.constants += inner.constants;
-                        stats.constants_bytes += inner.constants_bytes;
-                        stats.kernels += inner.kernels;
-                    }
-                }
                 _ => {}
+            }
+            for (_, region) in node.op.regions() {
+                let inner = Stats::of(region);
+                stats.nodes += inner.nodes;
+                stats.constants += inner.constants;
+                stats.constants_bytes += inner.constants_bytes;
+                stats.kernels += inner.kernels;
             }
             stats.nodes += 1;
             stats.flops = stats.flops + flops(graph, id);

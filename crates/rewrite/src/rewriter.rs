@@ -131,7 +131,7 @@ pub fn taken_names(graph: &Graph) -> HashSet<Arc<str>> {
     nodes.flat_map(|node| node.outputs.iter().map(|o| o.name.clone()).chain([node.name.clone()])).collect()
 }
 
-/// Runs `edit` on the branches of every conditional of a graph; `edit` says if it changed the branch.
+/// Runs `edit` on every nested graph of a graph; `edit` says if it changed it.
 ///
 /// **Errors**: those of `edit`, and branches whose outputs no longer fit together.
 pub fn edit_branches(
@@ -139,14 +139,16 @@ pub fn edit_branches(
     graph: &mut Graph,
     edit: &mut dyn FnMut(&mut Graph) -> Result<bool, PassError>,
 ) -> Result<(), PassError> {
-    let conditionals: Vec<NodeId> =
-        graph.node_ids().filter(|&id| matches!(graph.node(id).op, Op::If(_))).collect();
-    for id in conditionals {
-        let Op::If(mut op) = graph.node(id).op.clone() else { continue };
-        let then_changed = edit(&mut op.then_branch)?;
-        let else_changed = edit(&mut op.else_branch)?;
-        if then_changed || else_changed {
-            graph.set_op(id, Op::If(op)).map_err(|error| PassError::Graph { pass, error })?;
+    let holders: Vec<NodeId> =
+        graph.node_ids().filter(|&id| !graph.node(id).op.regions().is_empty()).collect();
+    for id in holders {
+        let mut op = graph.node(id).op.clone();
+        let mut changed = false;
+        for region in op.regions_mut() {
+            changed |= edit(region)?;
+        }
+        if changed {
+            graph.set_op(id, op).map_err(|error| PassError::Graph { pass, error })?;
         }
     }
     Ok(())

@@ -68,7 +68,7 @@ fn merge(graph: &mut Graph, report: &mut Report) -> Result<(), PassError> {
     let mut seen: HashMap<Key, Vec<NodeId>> = HashMap::new();
     for id in graph.topological().map_err(error)? {
         let node = graph.node(id);
-        if matches!(node.op, Op::Input | Op::If(_)) {
+        if matches!(node.op, Op::Input) || !node.op.regions().is_empty() {
             continue;
         }
         let candidates = seen.entry(key(node)).or_default();

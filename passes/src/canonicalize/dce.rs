@@ -15,7 +15,7 @@
 //! output "y" = %1
 //! ```
 
-use rabot_ir::{Graph, GraphError, NodeId, Op, Value};
+use rabot_ir::{Graph, GraphError, NodeId, Value};
 use rabot_rewrite::{Exactness, Pass, PassCx, PassError, PassInfo, Report, edit_branches};
 
 /// The pass in the registry.
@@ -66,29 +66,34 @@ fn remove(graph: &mut Graph, report: &mut Report) -> Result<(), PassError> {
     Ok(())
 }
 
-/// Removes the captured operands of a conditional that neither branch reads.
+/// Removes the captured operands that no nested graph reads.
 fn drop_captures(graph: &mut Graph, id: NodeId, report: &mut Report) -> Result<(), GraphError> {
-    let Op::If(op) = &graph.node(id).op else { return Ok(()) };
-    let mut op = op.clone();
-    let used = |branch: &Graph, at: usize| {
-        branch.inputs().get(at).is_none_or(|&node| branch.use_count(Value { node, slot: 0 }) > 0)
+    let mut op = graph.node(id).op.clone();
+    if op.regions().is_empty() {
+        return Ok(());
+    }
+    let (own_operands, own_inputs) = (op.own_operands(), op.own_inputs());
+    let used = |region: &Graph, at: usize| {
+        let input = region.inputs().get(own_inputs + at);
+        input.is_none_or(|&node| region.use_count(Value { node, slot: 0 }) > 0)
     };
-    let count = graph.node(id).inputs.len().saturating_sub(1);
+    let count = graph.node(id).inputs.len().saturating_sub(own_operands);
     let unused: Vec<usize> =
-        (0..count).filter(|&at| !used(&op.then_branch, at) && !used(&op.else_branch, at)).collect();
+        (0..count).filter(|&at| !op.regions().iter().any(|(_, region)| used(region, at))).collect();
     if unused.is_empty() {
         return Ok(());
     }
-    for &at in unused.iter().rev() {
-        for branch in [&mut op.then_branch, &mut op.else_branch] {
-            let input = branch.inputs()[at];
-            branch.remove_node(input);
+    for region in op.regions_mut() {
+        for &at in unused.iter().rev() {
+            let input = region.inputs()[own_inputs + at];
+            region.remove_node(input);
         }
     }
     let old = graph.node(id).clone();
-    let kept = old.inputs.iter().enumerate().filter(|(slot, _)| *slot == 0 || !unused.contains(&(slot - 1)));
+    let is_kept = |slot: usize| slot < own_operands || !unused.contains(&(slot - own_operands));
+    let kept = old.inputs.iter().enumerate().filter(|(slot, _)| is_kept(*slot));
     let inputs = kept.map(|(_, input)| *input).collect();
-    let new = graph.add_node(Op::If(op), inputs, &old.name, old.sources.clone())?;
+    let new = graph.add_node(op, inputs, &old.name, old.sources.clone())?;
     for slot in 0..old.outputs.len() as u32 {
         graph.replace_value(Value { node: id, slot }, Value { node: new, slot });
     }

@@ -120,13 +120,7 @@ fn role(graph: &Graph, id: NodeId) -> Role {
         Op::Reduce(_) | Op::Softmax(_) | Op::LayerNormalization(_) | Op::GlobalPool(_) => Role::Reduction,
         Op::Pool(_) | Op::Lrn(_) | Op::ArgReduce(_) => Role::Window,
         Op::Transpose(_) | Op::Slice(_) | Op::Expand(_) => Role::View,
-        Op::Input | Op::Constant(_) | Op::If(_) | Op::Identity(_) | Op::Reshape(_) | Op::Flatten(_) => {
-            Role::Alone
-        }
-        Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Shape(_) | Op::Split(_) | Op::Concat(_) | Op::Pad(_) => {
-            Role::Alone
-        }
-        Op::Gather(_) | Op::ConstantOfShape(_) | Op::Range(_) | Op::Resize(_) => Role::Alone,
+        _ => Role::Alone,
     }
 }
 

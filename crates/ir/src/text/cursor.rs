@@ -9,6 +9,9 @@ use crate::{Attr, Attrs, Dim, ValueType};
 use rabot_tensor::{DType, Tensor};
 
 /// Deepest nesting of functions in a dim.
+const MAX_TYPE_DEPTH: usize = 32;
+
+/// Deepest nesting of functions in a dim.
 const MAX_DIM_DEPTH: usize = 64;
 /// Most factors of a product in a dim, and most terms of what they multiply out to.
 const MAX_DIM_TERMS: usize = 256;
@@ -151,13 +154,38 @@ impl<'a> Cursor<'a> {
 
     /// `f32[batch,3]`.
     pub(super) fn ty(&mut self) -> Result<ValueType> {
-        let start = self.start;
-        let found = self.token.describe();
-        let dtype = self.word("a type such as `f32[2,3]`")?.parse::<DType>().map_err(|_| {
-            let expected = "a type such as `f32[2,3]`".to_owned();
-            self.error(start, ParseErrorKind::Expected { expected, found })
-        })?;
+        self.nested_ty(0)
+    }
+
+    fn nested_ty(&mut self, depth: usize) -> Result<ValueType> {
+        if depth > MAX_TYPE_DEPTH {
+            return Err(self.limit("nested types", MAX_TYPE_DEPTH));
+        }
+        for (word, make) in [
+            ("sequence", ValueType::sequence as fn(ValueType) -> ValueType),
+            ("optional", ValueType::optional),
+        ] {
+            if self.eat_word(word)? {
+                self.expect('(')?;
+                let element = self.nested_ty(depth + 1)?;
+                self.expect(')')?;
+                return Ok(make(element));
+            }
+        }
+        if self.eat_word("map")? {
+            self.expect('(')?;
+            let key = self.dtype()?;
+            self.expect(',')?;
+            let value = self.nested_ty(depth + 1)?;
+            self.expect(')')?;
+            return Ok(ValueType::map(key, value));
+        }
+        let dtype = self.dtype()?;
         self.expect('[')?;
+        if self.eat('*')? {
+            self.expect(']')?;
+            return Ok(ValueType::unranked(dtype));
+        }
         let shape = self.list(']', |cursor| {
             let start = cursor.start;
             let dim = cursor.dim(0)?;
@@ -168,6 +196,15 @@ impl<'a> Cursor<'a> {
             Ok(dim)
         })?;
         Ok(ValueType::new(dtype, shape))
+    }
+
+    fn dtype(&mut self) -> Result<DType> {
+        let start = self.start;
+        let found = self.token.describe();
+        self.word("a type such as `f32[2,3]`")?.parse::<DType>().map_err(|_| {
+            let expected = "a type such as `f32[2,3]`".to_owned();
+            self.error(start, ParseErrorKind::Expected { expected, found })
+        })
     }
 
     /// Types after `:`, if there are any.

@@ -4,13 +4,16 @@ use super::cursor::Cursor;
 use super::error::{ParseError, ParseErrorKind};
 use super::lexer::Token;
 use super::{BlobStore, NoBlobs};
-use crate::ops::{If, Op};
-use crate::{Fact, Graph, NodeId, Value, ValueType};
+use crate::ops::{If, Loop, Op, Scan};
+use crate::{Attrs, Fact, Graph, NodeId, OpError, Value, ValueType};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Deepest nesting of blocks; the parser recurses into them.
 const MAX_BLOCK_DEPTH: usize = 32;
+
+/// Most inputs of a nested graph that are not captured.
+const MAX_OWN_INPUTS: usize = 1 << 16;
 
 type Result<T> = std::result::Result<T, ParseError>;
 
@@ -136,7 +139,7 @@ impl<'g> Block<'g> {
         let ty = cursor.ty()?;
         // What is known of a captured value, its contents say, is known inside the branch.
         let captured = self.captured.and_then(|c| c.get(self.graph.inputs().len())).cloned().flatten();
-        let fact = captured.unwrap_or_else(|| Fact::of_type(ty.dtype, ty.shape.clone()));
+        let fact = captured.unwrap_or_else(|| Fact::of(ty.clone()));
         self.check_types(cursor, type_start, &[ty], std::slice::from_ref(&fact))?;
         let value = self.graph.add_input(&name, fact);
         let annotations = Annotations::parse(cursor)?;
@@ -204,21 +207,31 @@ impl<'g> Block<'g> {
         let inputs = cursor.list(')', |cursor| {
             if cursor.eat_word("_")? { Ok(None) } else { self.operand(cursor).map(Some) }
         })?;
-        let attrs = if cursor.eat('{')? { cursor.attrs()? } else { crate::Attrs::new() };
+        let attrs = if cursor.eat('{')? { cursor.attrs()? } else { Attrs::new() };
         let type_start = cursor.start;
         let types = cursor.types()?;
         let mut annotations = Annotations::parse(cursor)?;
-        let op = if op == "If" {
-            self.conditional(cursor, &inputs)?
-        } else {
-            match Op::from_attrs(op, &attrs) {
-                Some(Ok(op)) => op,
-                Some(Err(error)) => {
-                    let kind = ParseErrorKind::Attributes { op: op.to_owned(), error };
-                    return Err(cursor.error(op_start, kind));
-                }
-                None => return Err(cursor.error(op_start, ParseErrorKind::UnknownOp(op.to_owned()))),
+        let refused = |cursor: &Cursor<'_>, error| {
+            cursor.error(op_start, ParseErrorKind::Attributes { op: op.to_owned(), error })
+        };
+        let op = match op {
+            "If" => self.conditional(cursor, &inputs)?,
+            "Loop" => {
+                let carried = count_attr(&attrs, "carried").map_err(|error| refused(cursor, error))?;
+                let body = self.region(cursor, "body", &inputs, 2 + carried, 2 + carried)?;
+                Op::Loop(Box::new(Loop { body, carried }))
             }
+            "Scan" => {
+                let mut scan = Scan::from_attrs(&attrs).map_err(|error| refused(cursor, error))?;
+                let own = scan.states + scan.inputs.len();
+                scan.body = self.region(cursor, "body", &inputs, own, own)?;
+                Op::Scan(Box::new(scan))
+            }
+            op => match Op::from_attrs(op, &attrs) {
+                Some(Ok(op)) => op,
+                Some(Err(error)) => return Err(refused(cursor, error)),
+                None => return Err(cursor.error(op_start, ParseErrorKind::UnknownOp(op.to_owned()))),
+            },
         };
         // A node that has a name stands for the source node of that name unless the text says otherwise.
         let implied = annotations.name.iter().cloned().collect();
@@ -259,19 +272,29 @@ impl<'g> Block<'g> {
 
     /// `then "a" { … } else "b" { … }`.
     fn conditional(&self, cursor: &mut Cursor<'_>, inputs: &[Option<Value>]) -> Result<Op> {
-        let captured: Vec<Option<Fact>> =
-            inputs.iter().skip(1).map(|i| i.map(|v| self.graph.fact(v).clone())).collect();
-        let branch = |cursor: &mut Cursor<'_>, word: &str| {
-            cursor.expect_word(word)?;
-            let name = cursor.text("the name of the branch")?;
-            cursor.expect('{')?;
-            let block = Block::parse(cursor, &name, Some(&captured), self.depth + 1)?;
-            cursor.expect('}')?;
-            Ok(block.graph)
-        };
-        let then_branch = branch(cursor, "then")?;
-        let else_branch = branch(cursor, "else")?;
+        let then_branch = self.region(cursor, "then", inputs, 1, 0)?;
+        let else_branch = self.region(cursor, "else", inputs, 1, 0)?;
         Ok(Op::If(Box::new(If { then_branch, else_branch })))
+    }
+
+    /// `body "a" { … }`: a nested graph with `own` inputs before those captured, which are the operands from `first` on.
+    fn region(
+        &self,
+        cursor: &mut Cursor<'_>,
+        word: &str,
+        inputs: &[Option<Value>],
+        first: usize,
+        own: usize,
+    ) -> Result<Graph> {
+        let own = std::iter::repeat_n(None, own.min(MAX_OWN_INPUTS));
+        let captured = inputs.iter().skip(first).map(|i| i.map(|v| self.graph.fact(v).clone()));
+        let captured: Vec<Option<Fact>> = own.chain(captured).collect();
+        cursor.expect_word(word)?;
+        let name = cursor.text("the name of the nested graph")?;
+        cursor.expect('{')?;
+        let block = Block::parse(cursor, &name, Some(&captured), self.depth + 1)?;
+        cursor.expect('}')?;
+        Ok(block.graph)
     }
 
     fn check_types(
@@ -321,6 +344,16 @@ impl<'g> Block<'g> {
         });
         Ok(())
     }
+}
+
+/// An attribute that counts something.
+fn count_attr(attrs: &Attrs, name: &str) -> std::result::Result<usize, OpError> {
+    let count = attrs.required_int(name)?;
+    usize::try_from(count).ok().filter(|&count| count <= MAX_OWN_INPUTS).ok_or_else(|| OpError::Attribute {
+        name: name.to_owned(),
+        value: count.to_string(),
+        reason: format!("expected 0 to {MAX_OWN_INPUTS}"),
+    })
 }
 
 /// Name of a node for which the text gives none.

@@ -44,7 +44,6 @@ fn collect_blobs(graph: &Graph, found: &mut MemoryBlobs) {
     for id in graph.node_ids() {
         match &graph.node(id).op {
             Op::Constant(tensor) => collect(tensor),
-            Op::If(_) => {}
             op => op.attrs().iter().for_each(|(_, attr)| {
                 if let Attr::Tensor(tensor) = attr {
                     collect(tensor);
@@ -53,9 +52,8 @@ fn collect_blobs(graph: &Graph, found: &mut MemoryBlobs) {
         }
     }
     for id in graph.node_ids() {
-        if let Op::If(op) = &graph.node(id).op {
-            collect_blobs(&op.then_branch, found);
-            collect_blobs(&op.else_branch, found);
+        for (_, region) in graph.node(id).op.regions() {
+            collect_blobs(region, found);
         }
     }
 }
@@ -129,13 +127,18 @@ fn write_node(
             write_attrs(out, op)?;
             out.push_str(&types);
             write_annotations(out, node, number)?;
-            if let Op::If(op) = op {
-                let indent = "  ".repeat(depth);
-                writeln!(out, " then {} {{", quote(&op.then_branch.name))?;
-                write_block(out, &op.then_branch, depth + 1)?;
-                writeln!(out, "{indent}}} else {} {{", quote(&op.else_branch.name))?;
-                write_block(out, &op.else_branch, depth + 1)?;
-                write!(out, "{indent}}}")?;
+            let indent = "  ".repeat(depth);
+            for (at, (word, region)) in op.regions().into_iter().enumerate() {
+                if at > 0 {
+                    write!(out, "\n{indent}}}")?;
+                }
+                writeln!(out, " {word} {} {{", quote(&region.name))?;
+                write_block(out, region, depth + 1)?;
+                // The last newline of the block stays before the brace that closes it.
+                out.truncate(out.trim_end_matches('\n').len());
+            }
+            if !op.regions().is_empty() {
+                write!(out, "\n{indent}}}")?;
             }
             Ok(())
         }

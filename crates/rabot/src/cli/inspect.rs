@@ -172,13 +172,13 @@ fn describe_graph(inspected: &mut Inspected, graph: &Graph) {
     });
 }
 
-/// Operations of a graph, the larger branch of each conditional counted.
+/// Operations of a graph, the larger branch of each conditional and one round of each loop counted.
 fn flops(graph: &Graph) -> Dim {
-    let conditionals = graph.node_ids().filter_map(|id| match &graph.node(id).op {
-        Op::If(op) => Some(flops(&op.then_branch).maximum(&flops(&op.else_branch))),
-        _ => None,
+    let nested = graph.node_ids().filter_map(|id| {
+        let regions = graph.node(id).op.regions();
+        regions.into_iter().map(|(_, region)| flops(region)).reduce(|a, b| a.maximum(&b))
     });
-    conditionals.fold(Stats::of(graph).flops, |sum, branches| sum + branches)
+    nested.fold(Stats::of(graph).flops, |sum, branches| sum + branches)
 }
 
 /// Optimizes the graph, and gives the nodes that no kernel can be planned for.
