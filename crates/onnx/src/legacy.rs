@@ -18,7 +18,6 @@ pub(crate) fn convert(mut draft: Draft<'_>) -> Result<Converted, Failure> {
         op if opset < 7 && BROADCASTING.contains(&op) => broadcast(&mut draft)?,
         "PRelu" if opset < 7 => channel_slope(&mut draft)?,
         "Dropout" => dropout(&mut draft)?,
-        "BatchNormalization" => batch_normalization(&mut draft)?,
         "Upsample" => upsample(&mut draft)?,
         "Resize" => resize(&mut draft)?,
         "Split" => split(&mut draft)?,
@@ -89,21 +88,6 @@ fn dropout(draft: &mut Draft<'_>) -> Result<(), Failure> {
     draft.attrs = Attrs::new();
     draft.op = "Identity".to_owned();
     Ok(())
-}
-
-fn batch_normalization(draft: &mut Draft<'_>) -> Result<(), Failure> {
-    let off = |draft: &mut Draft<'_>, name: &str, required: i64| {
-        let value = draft.attrs.int(name, required).map_err(wrong)?;
-        draft.attrs.remove(name);
-        match value == required {
-            true => Ok(()),
-            false => Err(Failure::unsupported(format!("{name} = {value}"))),
-        }
-    };
-    if draft.opset < 9 {
-        off(draft, "spatial", 1)?;
-    }
-    off(draft, "training_mode", 0)
 }
 
 /// `Upsample` is `Resize` that rounds down.

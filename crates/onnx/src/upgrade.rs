@@ -213,8 +213,6 @@ const TABLE: &[(&[&str], i64, Change)] = &[
     (&["Selu"], 6, Change::DefaultFloat("alpha", 1.6732)),
     (&["Selu"], 6, Change::DefaultFloat("gamma", 1.0507)),
     (&["Gemm"], 7, Change::Drop("broadcast")),
-    (&["BatchNormalization"], 7, Change::Drop("is_test")),
-    (&["BatchNormalization"], 14, Change::Drop("momentum")),
     (&["Dropout"], 7, Change::Drop("is_test")),
 ];
 

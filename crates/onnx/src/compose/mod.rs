@@ -3,6 +3,8 @@
 //! A rule gets the node as a [`Draft`] in the form of its own operator set, and gives the values of its outputs.
 
 mod basic;
+mod emit;
+mod norm;
 
 use crate::error::Failure;
 use crate::import::Converted;
@@ -15,7 +17,7 @@ pub(crate) type Rule = fn(Draft<'_>) -> Result<Converted, Failure>;
 pub(crate) type Row = (&'static str, &'static str, Rule);
 
 /// The tables of all families.
-const TABLES: &[&[Row]] = &[basic::TABLE];
+const TABLES: &[&[Row]] = &[basic::TABLE, norm::TABLE];
 
 /// The rule for an operator.
 pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
