@@ -12,6 +12,7 @@ mod dense;
 mod elementwise;
 mod gather;
 mod generate;
+mod index;
 mod matmul;
 mod movement;
 mod norm;
@@ -22,6 +23,7 @@ mod quant;
 mod reduce;
 mod reshape;
 mod resize;
+mod search;
 mod select;
 mod slice;
 mod softmax;
@@ -41,15 +43,20 @@ pub use control::{If, Loop, MAX_TRIPS, Rounds, Scan, widen};
 pub use conv::{Conv, ConvTranspose};
 pub use gather::Gather;
 pub use generate::{ConstantOfShape, Range};
+pub use index::{
+    Col2Im, Compress, Cumulate, GatherElements, GatherNd, Reduction, ReverseSequence, ScatterElements, ScatterNd,
+    TensorScatter,
+};
 pub use matmul::{Gemm, MatMul};
 pub use norm::{BatchNormalization, LayerNormalization, Lrn};
 pub use pad::{Pad, PadMode};
 pub use pool::{GlobalPool, Pool, PoolKind};
-pub use qlinear::{QLinearConv, QLinearMatMul};
+pub use qlinear::{ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul};
 pub use quant::{DequantizeLinear, QuantizeLinear};
 pub use reduce::{ArgReduce, Reduce, ReduceOp};
 pub use reshape::{Expand, Flatten, Identity, Reshape, Shape, Squeeze, Transpose, Unsqueeze};
 pub use resize::Resize;
+pub use search::{Det, NonMaxSuppression, NonZero, TopK, Unique};
 pub use select::{Clip, Where};
 pub use slice::{Concat, Slice, Split};
 pub use softmax::Softmax;
@@ -260,6 +267,34 @@ ops! {
     Pad,
     /// `Gather`.
     Gather,
+    /// `GatherElements`.
+    GatherElements,
+    /// `GatherND`.
+    GatherNd,
+    /// `ScatterElements`.
+    ScatterElements,
+    /// `ScatterND`.
+    ScatterNd,
+    /// `TensorScatter`.
+    TensorScatter,
+    /// `Compress`.
+    Compress,
+    /// `ReverseSequence`.
+    ReverseSequence,
+    /// `CumSum`, `CumProd`.
+    Cumulate,
+    /// `Col2Im`.
+    Col2Im,
+    /// `TopK`.
+    TopK,
+    /// `NonZero`.
+    NonZero,
+    /// `Unique`.
+    Unique,
+    /// `NonMaxSuppression`.
+    NonMaxSuppression,
+    /// `Det`.
+    Det,
     /// `ConstantOfShape`.
     ConstantOfShape,
     /// `Range`.
@@ -298,6 +333,10 @@ ops! {
     QLinearConv,
     /// `QLinearMatMul`.
     QLinearMatMul,
+    /// `ConvInteger`.
+    ConvInteger,
+    /// `MatMulInteger`.
+    MatMulInteger,
 }
 
 /// What inference needs besides the facts of the inputs.

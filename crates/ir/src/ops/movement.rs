@@ -170,6 +170,7 @@ pub(super) fn move_elements(
         1 => moved_bytes::<1>(shape, operands, moves)?,
         2 => moved_bytes::<2>(shape, operands, moves)?,
         4 => moved_bytes::<4>(shape, operands, moves)?,
+        16 => moved_bytes::<16>(shape, operands, moves)?,
         _ => moved_bytes::<8>(shape, operands, moves)?,
     };
     Ok(Tensor::from_raw(dtype, shape, bytes))

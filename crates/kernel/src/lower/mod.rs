@@ -20,6 +20,7 @@ mod view;
 mod views;
 mod window;
 
+use crate::stages::outer_symbols;
 use crate::{BufferId, Plan, Port, Step, Storage};
 use builder::{Builder, Origin};
 use exprs::Members;
@@ -68,6 +69,15 @@ fn list(nodes: &[Unplannable]) -> String {
 ///
 /// **Errors**: every node that cannot be compiled, at once.
 pub fn plan(graph: &Graph, profile: &Profile) -> Result<Plan, PlanError> {
+    plan_with(graph, profile, &HashSet::new())
+}
+
+/// As [`plan`], where the caller knows the sizes of some symbols.
+pub(crate) fn plan_with(
+    graph: &Graph,
+    profile: &Profile,
+    known: &HashSet<Arc<str>>,
+) -> Result<Plan, PlanError> {
     let mut builder = Builder::new(&graph.name, profile);
     let mut views = HashMap::new();
     for (index, &id) in graph.inputs().iter().enumerate() {
@@ -86,7 +96,8 @@ pub fn plan(graph: &Graph, profile: &Profile) -> Result<Plan, PlanError> {
         builder.plan.outputs.push(Port { name, dtype, shape, buffer });
         outputs.push(buffer);
     }
-    let mut problems = unbound_dims(graph);
+    builder.plan.symbols = outer_symbols(graph, known);
+    let mut problems = unbound_dims(graph, known);
     let mut lowering = Lowering::new(graph, &mut builder, views, outputs);
     lowering.run()?;
     problems.append(&mut lowering.problems);
@@ -97,7 +108,7 @@ pub fn plan(graph: &Graph, profile: &Profile) -> Result<Plan, PlanError> {
 }
 
 /// Nodes with dims that no input's shape tells.
-fn unbound_dims(graph: &Graph) -> Vec<Unplannable> {
+fn unbound_dims(graph: &Graph, given: &HashSet<Arc<str>>) -> Vec<Unplannable> {
     let input_facts = graph.inputs().iter().map(|&id| &graph.node(id).outputs[0].fact);
     let known: HashSet<&str> = input_facts.flat_map(|f| f.shape()).filter_map(Dim::as_symbol).collect();
     let mut problems = Vec::new();
@@ -107,7 +118,7 @@ fn unbound_dims(graph: &Graph) -> Vec<Unplannable> {
         for dim in node.outputs.iter().flat_map(|o| o.fact.shape()) {
             dim.for_each_symbol(&mut |name| {
                 // The node that makes an unknown dim is the one to report, not all that follow.
-                if !known.contains(&**name) && name.starts_with(&*node.name) {
+                if !known.contains(&**name) && !given.contains(name) && name.starts_with(&*node.name) {
                     unknown = Some(name.clone());
                 }
             });
@@ -406,6 +417,16 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
                 }
             }
             Op::Shape(_) | Op::ArgReduce(_) => self.lower_host(id, "index searches run on the host"),
+            Op::GatherElements(_) | Op::GatherNd(_) | Op::ScatterElements(_) | Op::ScatterNd(_) => {
+                self.lower_host(id, "elements at computed places are moved on the host");
+            }
+            Op::TensorScatter(_) | Op::Compress(_) | Op::ReverseSequence(_) | Op::Col2Im(_) => {
+                self.lower_host(id, "elements at computed places are moved on the host");
+            }
+            Op::TopK(_) | Op::NonZero(_) | Op::Unique(_) | Op::NonMaxSuppression(_) => {
+                self.lower_host(id, "searches run on the host");
+            }
+            Op::Cumulate(_) | Op::Det(_) => self.lower_host(id, "each result depends on the one before"),
             _ => self.lower_elementwise(&[id]),
         }
         Ok(())
