@@ -332,6 +332,7 @@ fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) ->
         Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Expand(_) | Op::Transpose(_) | Op::Shape(_) => 0.0,
         Op::Slice(_) | Op::Split(_) | Op::Concat(_) | Op::Pad(_) | Op::Gather(_) => 0.0,
         Op::ConstantOfShape(_) | Op::Where(_) | Op::Clip(_) => 0.0,
+        Op::ConvInteger(_) | Op::MatMulInteger(_) | Op::BitCast(_) => 0.0,
         _ => FUNCTION,
     }
 }

@@ -6,10 +6,10 @@
 //! | V2 | Every operand is an output that its node has. |
 //! | V3 | The stored types, contents and dim equations of every node are those that inference gives. |
 //! | V4 | Names of inputs are unique, and names of outputs are. |
-//! | V5 | Scales and zero points of quantized ops are constants of the same shape, of the right dtype, and as long as the axis they run along. |
+//! | V5 | A zero point of a quantized op has the shape of its scale, unless either is one element. |
 //! | V6 | Outputs are values that exist; the list of inputs holds every `Input` node once, and no other. |
 //! | V7 | Groups can be run one after the other: no path leaves a group and comes back, directly or through other groups. |
-//! | V8 | Bytes of `bool`, `i4` and `u4` constants are values of their dtype. |
+//! | V8 | Bytes of constants of `bool` and of dtypes of less than 8 bits are values of their dtype. |
 //! | V9 | A branch of a conditional has one input for each captured operand, of its type; each branch is itself valid. |
 //!
 //! By construction, since a [`Graph`] has no way to break them: an operand's node exists (a node that is used cannot
@@ -17,7 +17,7 @@
 //! branches of a conditional give the same number of outputs (inference refuses others, V3).
 
 use crate::ops::{InferCx, Op, OpError};
-use crate::{Dim, Fact, Graph, Node, NodeId, Value, ValueType};
+use crate::{Fact, Graph, Node, NodeId, Value, ValueType};
 use rabot_tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -491,85 +491,24 @@ fn check_regions(id: NodeId, node: &Node, facts: &[Option<&Fact>], errors: &mut 
     }
 }
 
-/// Scale and zero point of one quantized operand or result.
-struct Parameters<'a> {
-    scale: (&'static str, Option<&'a Fact>),
-    zero: (&'static str, Option<&'a Fact>),
-    /// Dtype of the quantized values, if it is known from another operand.
-    quantized: Option<DType>,
-    /// Length of the axis that parameters of rank 1 run along; `None` if they must be scalar.
-    axis: Option<Dim>,
-    /// Parameters of blocks have the rank of the data; their shape is left to inference.
-    blocked: bool,
-}
-
-/// V5.
+/// V5. Dtypes, and how long parameters are, is a matter of inference.
 fn quantization_problems(op: &Op, facts: &[Option<&Fact>]) -> Vec<(&'static str, String)> {
+    // Scale and its slot, and the zero point, which comes next.
+    let sets: &[(&str, usize, &'static str)] = match op {
+        Op::QuantizeLinear(_) => &[("y_scale", 1, "y_zero_point")],
+        Op::DequantizeLinear(_) => &[("x_scale", 1, "x_zero_point")],
+        Op::QLinearConv(_) => &[("w_scale", 4, "w_zero_point")],
+        Op::QLinearMatMul(_) => &[("a_scale", 1, "a_zero_point"), ("b_scale", 4, "b_zero_point")],
+        _ => &[],
+    };
     let fact = |slot: usize| facts.get(slot).copied().flatten();
-    let dim = |data: Option<&Fact>, axis: i64| {
-        let data = data?;
-        let axis = if axis < 0 { axis + data.rank() as i64 } else { axis };
-        usize::try_from(axis).ok().and_then(|axis| data.shape().get(axis)).cloned()
-    };
-    let parameters =
-        |names: (&'static str, &'static str), slot: usize, data: Option<&Fact>, axis| Parameters {
-            scale: (names.0, fact(slot)),
-            zero: (names.1, fact(slot + 1)),
-            quantized: data.map(Fact::dtype),
-            axis,
-            blocked: false,
-        };
-    let sets = match op {
-        Op::QuantizeLinear(op) => {
-            let set = parameters(("y_scale", "y_zero_point"), 1, None, dim(fact(0), op.axis));
-            vec![Parameters { blocked: op.block_size > 0, ..set }]
-        }
-        Op::DequantizeLinear(op) => {
-            let set = parameters(("x_scale", "x_zero_point"), 1, fact(0), dim(fact(0), op.axis));
-            vec![Parameters { blocked: op.block_size > 0, ..set }]
-        }
-        Op::QLinearConv(_) => vec![
-            parameters(("x_scale", "x_zero_point"), 1, fact(0), None),
-            parameters(("w_scale", "w_zero_point"), 4, fact(3), dim(fact(3), 0)),
-            parameters(("y_scale", "y_zero_point"), 6, None, None),
-        ],
-        Op::QLinearMatMul(_) => vec![
-            parameters(("a_scale", "a_zero_point"), 1, fact(0), dim(fact(0), -2)),
-            parameters(("b_scale", "b_zero_point"), 4, fact(3), dim(fact(3), -1)),
-            parameters(("y_scale", "y_zero_point"), 6, None, None),
-        ],
-        _ => return Vec::new(),
-    };
-    sets.iter().flat_map(parameter_problems).collect()
-}
-
-fn parameter_problems(set: &Parameters<'_>) -> Vec<(&'static str, String)> {
     let mut problems = Vec::new();
-    let ((scale_name, scale), (zero_name, zero)) = (set.scale, set.zero);
-    for (name, fact) in [(scale_name, scale), (zero_name, zero)] {
-        if fact.is_some_and(|f| f.constant.is_none()) {
-            problems.push((name, "is not constant".to_owned()));
-        }
-    }
-    // That it is there at all is a matter of the op's inference.
-    let Some(scale) = scale else { return problems };
-    if let Some(zero) = zero {
-        if zero.shape() != scale.shape() {
+    for &(scale_name, slot, zero_name) in sets {
+        let (Some(scale), Some(zero)) = (fact(slot), fact(slot + 1)) else { continue };
+        let single = scale.ty.elements().is(1) || zero.ty.elements().is(1);
+        if !single && zero.shape() != scale.shape() {
             problems.push((zero_name, format!("is {}, {scale_name} is {}", zero.ty, scale.ty)));
         }
-        if set.quantized.is_some_and(|dtype| dtype != zero.dtype()) {
-            let dtype = set.quantized.map_or("", DType::name);
-            problems.push((zero_name, format!("is {}, the quantized values are {dtype}", zero.ty)));
-        }
-    }
-    let one = scale.ty.elements().is(1);
-    let along_axis = matches!((scale.shape(), &set.axis), ([len], Some(axis)) if len == axis);
-    if !one && !along_axis && !set.blocked {
-        let expected = match &set.axis {
-            Some(axis) => format!("one element or [{axis}]"),
-            None => "one element".to_owned(),
-        };
-        problems.push((scale_name, format!("is {}, expected {expected}", scale.ty)));
     }
     problems
 }
@@ -577,6 +516,7 @@ fn parameter_problems(set: &Parameters<'_>) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dim;
 
     fn numbers(graph: &Graph) -> Vec<u32> {
         verify(graph).err().map_or(vec![], |e| e.0.iter().map(|e| e.violation.number()).collect())

@@ -66,6 +66,10 @@ pub enum UnaryFn {
     Not,
     /// True for NaN (float → bool).
     IsNaN,
+    /// To the nearest f16, kept as f32 (f32).
+    RoundF16,
+    /// To the nearest bf16, kept as f32 (f32).
+    RoundBF16,
     /// Any other function of the C library, by name, for f32 and f64 (`tan`, `acos`, …): a call, never vectorized.
     Libm(&'static str),
 }

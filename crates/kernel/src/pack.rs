@@ -166,7 +166,9 @@ pub fn pack_i16(source: &PackSource<'_>, width: usize, zero_points: &[i32]) -> R
         return Err(PackError::ZeroPoints { given: zero_points.len(), outer: source.outer });
     }
     match source.dtype {
-        DType::I8 | DType::I4 | DType::I2 => pack_i16_from(source, width, zero_points, |b| i32::from(b as i8)),
+        DType::I8 | DType::I4 | DType::I2 => {
+            pack_i16_from(source, width, zero_points, |b| i32::from(b as i8))
+        }
         DType::U8 | DType::U4 | DType::U2 => pack_i16_from(source, width, zero_points, i32::from),
         other => Err(PackError::DType(other, DType::I16)),
     }

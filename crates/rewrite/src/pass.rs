@@ -191,9 +191,9 @@ fn flops(graph: &Graph, id: NodeId) -> Dim {
     let product = |dims: &[Dim]| dims.iter().product::<Dim>();
     let summed = match &node.op {
         // Weights are [out, in / group, taps...].
-        Op::Conv(_) => shape(1).and_then(|w| w.get(1..)).map(product),
+        Op::Conv(_) | Op::ConvInteger(_) => shape(1).and_then(|w| w.get(1..)).map(product),
         Op::QLinearConv(_) => shape(3).and_then(|w| w.get(1..)).map(product),
-        Op::MatMul(_) | Op::QLinearMatMul(_) => shape(0).and_then(|a| a.last()).cloned(),
+        Op::MatMul(_) | Op::MatMulInteger(_) | Op::QLinearMatMul(_) => shape(0).and_then(|a| a.last()).cloned(),
         Op::Gemm(gemm) => shape(0).and_then(|a| a.get(usize::from(!gemm.trans_a))).cloned(),
         // Weights are [in, out / group, taps...]: each input element is spread over out / group × taps.
         Op::ConvTranspose(_) => {

@@ -117,6 +117,7 @@ fn role(graph: &Graph, id: NodeId) -> Role {
         Op::QuantizeLinear(_) | Op::DequantizeLinear(_) | Op::BatchNormalization(_) => Role::Elementwise,
         Op::Conv(_) | Op::ConvTranspose(_) | Op::MatMul(_) | Op::Gemm(_) => Role::Contraction,
         Op::QLinearConv(_) | Op::QLinearMatMul(_) => Role::Contraction,
+        Op::ConvInteger(_) | Op::MatMulInteger(_) => Role::Contraction,
         Op::Reduce(_) | Op::Softmax(_) | Op::LayerNormalization(_) | Op::GlobalPool(_) => Role::Reduction,
         Op::Pool(_) | Op::Lrn(_) | Op::ArgReduce(_) => Role::Window,
         Op::Transpose(_) | Op::Slice(_) | Op::Expand(_) => Role::View,

@@ -203,7 +203,7 @@ impl Rewriting<'_> {
         let mut inputs = [q, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero].map(Some).to_vec();
         inputs.extend(bias.map(Some));
         let integer = self.node(layer.op.clone(), inputs, &old.name, "int8", &sources)?;
-        let op = Op::DequantizeLinear(DequantizeLinear { axis: 1, block_size: 0 });
+        let op = Op::DequantizeLinear(DequantizeLinear { axis: 1, block_size: 0, output_dtype: None });
         let operands = vec![Some(integer), Some(y_scale), Some(y_zero)];
         let result = self.node(op, operands, &last.name, "dequantized", &sources)?;
         self.graph.replace_value(layer.output, result);
@@ -233,7 +233,8 @@ impl Rewriting<'_> {
         }
         let name = self.graph.value_name(value).clone();
         let [scale, zero] = self.parameters(&name, parameters);
-        let op = QuantizeLinear { axis: 1, block_size: 0, saturate: true, output_dtype: None };
+        let op =
+            QuantizeLinear { axis: 1, block_size: 0, saturate: true, output_dtype: None, precision: None };
         let inputs = vec![Some(value), Some(scale), Some(zero)];
         let quantized = self.node(Op::QuantizeLinear(op), inputs, &name, "quantized", sources)?;
         self.quantized.insert(value, [quantized, scale, zero]);

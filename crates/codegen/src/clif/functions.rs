@@ -1,6 +1,6 @@
 //! Functions of one and two operands, for each dtype.
 
-use crate::clif::cast::wrap;
+use crate::clif::cast::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16, wrap};
 use crate::clif::expr::{STATUS_DIVISION, STATUS_INDEX};
 use crate::clif::math;
 use crate::clif::ops::Ops;
@@ -121,6 +121,14 @@ fn unary_f32(o: &mut Ops, function: UnaryFn, x: Value) -> Result<Value, KernelEr
         UnaryFn::Tanh => math::tanh(o, x),
         UnaryFn::Sigmoid => math::sigmoid(o, x),
         UnaryFn::Erf => math::erf(o, x),
+        UnaryFn::RoundF16 => {
+            let half = f16_from_f32(o, x);
+            f32_from_f16(o, half)
+        }
+        UnaryFn::RoundBF16 => {
+            let half = bf16_from_f32(o, x);
+            f32_from_bf16(o, half)
+        }
         UnaryFn::Libm(name) => o.cx.call_libm(name, F32, &[x])?,
         _ => return Err(unsupported(function, DType::F32)),
     })

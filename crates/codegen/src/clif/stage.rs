@@ -130,7 +130,7 @@ fn cost(expr: &Expr) -> usize {
     match expr {
         Expr::Const(_) | Expr::Size(_) | Expr::Index(_) | Expr::Reduced(_) | Expr::Accumulator => 0,
         Expr::Unary(function, _) => match function {
-            UnaryFn::Exp => 20,
+            UnaryFn::Exp | UnaryFn::RoundF16 => 20,
             UnaryFn::Log => 28,
             UnaryFn::Sigmoid => 26,
             UnaryFn::Tanh | UnaryFn::Erf => 40,

@@ -9,31 +9,40 @@ mod contract;
 mod control;
 mod conv;
 mod dense;
+mod dropout;
 mod elementwise;
 mod gather;
 mod generate;
 mod index;
+mod linear_attention;
+mod lp_pool;
 mod matmul;
+mod mersenne;
+mod ml;
 mod movement;
 mod norm;
 mod pad;
 mod pool;
 mod qlinear;
 mod quant;
+mod random;
 mod reduce;
 mod reshape;
 mod resize;
 mod search;
 mod select;
+mod signal;
 mod slice;
 mod softmax;
 #[cfg(test)]
 mod testing;
+mod text;
 mod tracked;
 mod unary;
 mod unranked;
 mod util;
 mod variadic;
+mod vision;
 mod window;
 
 pub use binary::{Binary, BinaryOp};
@@ -41,27 +50,38 @@ pub use cast::{BitCast, Cast};
 pub(crate) use control::refresh_regions;
 pub use control::{If, Loop, MAX_TRIPS, Rounds, Scan, widen};
 pub use conv::{Conv, ConvTranspose};
+pub use dropout::Dropout;
 pub use gather::Gather;
 pub use generate::{ConstantOfShape, Range};
 pub use index::{
     Col2Im, Compress, Cumulate, GatherElements, GatherNd, Reduction, ReverseSequence, ScatterElements, ScatterNd,
     TensorScatter,
 };
+pub use linear_attention::LinearAttention;
+pub use lp_pool::LpPool;
 pub use matmul::{Gemm, MatMul};
+pub use ml::{
+    CastMap, DictVectorizer, LabelEncoder, OneHotEncoder, SvmClassifier, SvmRegressor, TreeClassifier, TreeEnsemble,
+    TreeRegressor, ZipMap,
+};
 pub use norm::{BatchNormalization, LayerNormalization, Lrn};
 pub use pad::{Pad, PadMode};
-pub use pool::{GlobalPool, Pool, PoolKind};
+pub use pool::{GlobalPool, Pool, PoolKind, StorageOrder};
 pub use qlinear::{ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul};
 pub use quant::{DequantizeLinear, QuantizeLinear};
+pub use random::{Distribution, Extent, Multinomial, Random};
 pub use reduce::{ArgReduce, Reduce, ReduceOp};
 pub use reshape::{Expand, Flatten, Identity, Reshape, Shape, Squeeze, Transpose, Unsqueeze};
 pub use resize::Resize;
 pub use search::{Det, NonMaxSuppression, NonZero, TopK, Unique};
 pub use select::{Clip, Where};
+pub use signal::{Dft, MelWeightMatrix, SignalWindow, Stft, WindowKind};
 pub use slice::{Concat, Slice, Split};
 pub use softmax::Softmax;
+pub use text::{RegexFullMatch, StringConcat, StringNormalizer, StringSplit, TfIdfVectorizer, Tokenizer};
 pub use unary::{Unary, UnaryOp};
 pub use variadic::{Variadic, VariadicOp};
+pub use vision::{DeformConv, GridMode, GridPadding, GridSample, MaxRoiPool, MaxUnpool, RoiAlign};
 pub use window::{AutoPad, Geometry, Window};
 
 use crate::{Attrs, Datum, Dim, Fact};
@@ -333,10 +353,70 @@ ops! {
     QLinearConv,
     /// `QLinearMatMul`.
     QLinearMatMul,
+    /// `LpPool`.
+    LpPool,
+    /// `Dropout`.
+    Dropout,
+    /// `LinearAttention`.
+    LinearAttention,
+    /// `DeformConv`.
+    DeformConv,
+    /// `GridSample`.
+    GridSample,
+    /// `MaxUnpool`.
+    MaxUnpool,
+    /// `MaxRoiPool`.
+    MaxRoiPool,
+    /// `RoiAlign`.
+    RoiAlign,
+    /// `RandomNormal`, `RandomUniform`, `RandomNormalLike`, `RandomUniformLike`.
+    Random,
+    /// `Multinomial`.
+    Multinomial,
+    /// `DFT`.
+    Dft,
+    /// `STFT`.
+    Stft,
+    /// `HannWindow`, `HammingWindow`, `BlackmanWindow`.
+    SignalWindow,
+    /// `MelWeightMatrix`.
+    MelWeightMatrix,
     /// `ConvInteger`.
     ConvInteger,
     /// `MatMulInteger`.
     MatMulInteger,
+    /// `ai.onnx.ml.LabelEncoder`.
+    LabelEncoder,
+    /// `ai.onnx.ml.OneHotEncoder`.
+    OneHotEncoder,
+    /// `ai.onnx.ml.SVMClassifier`.
+    SvmClassifier,
+    /// `ai.onnx.ml.SVMRegressor`.
+    SvmRegressor,
+    /// `ai.onnx.ml.TreeEnsembleClassifier`.
+    TreeClassifier,
+    /// `ai.onnx.ml.TreeEnsembleRegressor`.
+    TreeRegressor,
+    /// `ai.onnx.ml.TreeEnsemble`.
+    TreeEnsemble,
+    /// `ai.onnx.ml.ZipMap`.
+    ZipMap,
+    /// `ai.onnx.ml.DictVectorizer`.
+    DictVectorizer,
+    /// `ai.onnx.ml.CastMap`.
+    CastMap,
+    /// `RegexFullMatch`.
+    RegexFullMatch,
+    /// `StringConcat`.
+    StringConcat,
+    /// `StringSplit`.
+    StringSplit,
+    /// `StringNormalizer`.
+    StringNormalizer,
+    /// `TfIdfVectorizer`.
+    TfIdfVectorizer,
+    /// `com.microsoft.Tokenizer`.
+    Tokenizer,
 }
 
 /// What inference needs besides the facts of the inputs.

@@ -1,21 +1,22 @@
 //! Quantization and its inverse.
 //!
 //! `QuantizeLinear`: x, y_scale, optional y_zero_point →
-//! y = saturate(rint(x / y_scale) + y_zero_point). The quotient is taken in f32 (f16 and bf16 operands are
-//! widened, an i32 rounds to f32), rounded half to even; the zero point is added as an integer, then the sum
-//! is clamped to the range of the result. NaN gives the zero point.
+//! y = saturate(rint(x / y_scale) + y_zero_point). The quotient is of the dtype `precision` (that of the scale where it
+//! is not given; f32 for scales of i32 and f8e8m0): x and the scale are rounded to it, then their quotient. Integers
+//! round half to even, the zero point is added as an integer, then the sum is clamped to the range of the result; NaN
+//! gives the zero point. To short floats the zero point is added as f32 and the sum rounded as `Cast` does it.
 //! `DequantizeLinear`: x, x_scale, optional x_zero_point → y = f32(x − x_zero_point) · x_scale: the exact
-//! integer difference rounded to f32, one f32 product, rounded to the dtype of the scale.
+//! difference rounded to f32, one f32 product, rounded to `output_dtype`, the dtype of the scale where it is not given.
 //!
 //! **Shapes**: the result has the shape of x. Scale and zero point have the same shape: one element (per
 //! tensor); `[D]` for the axis of size D (per axis); or, with `block_size` B > 0, that of x with ⌈D / B⌉ on the
 //! axis (blocked).
-//! **Dtypes**: x of `QuantizeLinear` f16, bf16, f32 or i32; quantized i4, u4, i8, u8, i16, u16, and for
-//! `DequantizeLinear` i32; scales f16, bf16 or f32. The 8-bit floats are not supported.
+//! **Dtypes**: x of `QuantizeLinear` f16, bf16, f32 or i32, its scale these or f8e8m0; quantized integers of 2, 4, 8 and
+//! 16 bits and floats of 4, 6 and 8 bits but f8e8m0, for `DequantizeLinear` i32 too, its scale f16, bf16, f32 or f8e8m0.
 //! **Source**: <https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html>,
 //! <https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html>.
 //! **Opsets**: 10, 13 (per axis), 19 (8-bit floats, f16), 21 (blocks, 4 and 16 bits, `output_dtype`), 23
-//! (`precision`; `output_dtype` of `DequantizeLinear`; only their defaults are accepted), 24, 25.
+//! (`precision`; `output_dtype` of `DequantizeLinear`, f4e2m1), 24 (f8e8m0 scales), 25 (2 bits), 28 (6-bit floats).
 
 use super::dense::output_type;
 use super::util::{
@@ -23,7 +24,8 @@ use super::util::{
 };
 use super::{InferCx, OpDef, OpError};
 use crate::{Attr, Attrs, Dim, Fact};
-use rabot_tensor::{DType, Tensor};
+use half::{bf16, f16};
+use rabot_tensor::{DType, Element, ShortFloat, Tensor};
 
 /// `QuantizeLinear`: operands x, y_scale, optional y_zero_point.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +38,16 @@ pub struct QuantizeLinear {
     pub saturate: bool,
     /// Dtype of the result where there is no zero point; u8 if absent.
     pub output_dtype: Option<DType>,
+    /// Dtype of the quotient; that of the scale if absent.
+    pub precision: Option<DType>,
+}
+
+impl QuantizeLinear {
+    /// Dtype of the quotient by a scale of this dtype.
+    pub fn quotient_dtype(&self, scale: DType) -> DType {
+        let dtype = self.precision.unwrap_or(scale);
+        if is_float_scale(dtype) { dtype } else { DType::F32 }
+    }
 }
 
 impl OpDef for QuantizeLinear {
@@ -43,17 +55,20 @@ impl OpDef for QuantizeLinear {
 
     fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
         known_attrs(attrs, &["axis", "block_size", "saturate", "output_dtype", "precision"])?;
-        refuse_unless_default(attrs, "precision")?;
-        let output_dtype = match attrs.get("output_dtype") {
-            // ONNX's code for "as the zero point".
-            Some(Attr::Int(0)) => None,
-            _ => dtype_attr(attrs, "output_dtype")?,
-        };
+        let precision = optional_dtype(attrs, "precision")?;
+        if let Some(dtype) = precision.filter(|&dtype| !is_float_scale(dtype)) {
+            return Err(OpError::Attribute {
+                name: "precision".to_owned(),
+                value: dtype.to_string(),
+                reason: "expected f16, bf16 or f32".to_owned(),
+            });
+        }
         Ok(QuantizeLinear {
             axis: attrs.int("axis", 1)?,
             block_size: block_size(attrs)?,
             saturate: attrs.int("saturate", 1)? != 0,
-            output_dtype,
+            output_dtype: optional_dtype(attrs, "output_dtype")?,
+            precision,
         })
     }
 
@@ -69,6 +84,9 @@ impl OpDef for QuantizeLinear {
         if let Some(dtype) = self.output_dtype {
             attrs.set("output_dtype", Attr::Str(dtype.name().to_owned()));
         }
+        if let Some(dtype) = self.precision {
+            attrs.set("precision", Attr::Str(dtype.name().to_owned()));
+        }
         attrs
     }
 
@@ -76,7 +94,9 @@ impl OpDef for QuantizeLinear {
         arity(inputs, 2, 3)?;
         let (x, scale) = (required(inputs, 0, "x")?, required(inputs, 1, "y_scale")?);
         let zero = optional(inputs, 2);
-        expect_dtype(0, x.dtype(), "f16, bf16, f32 or i32", |d| is_scale(d) || d == DType::I32)?;
+        let divides = |d| is_float_scale(d) || d == DType::I32;
+        expect_dtype(0, x.dtype(), "f16, bf16, f32 or i32", divides)?;
+        expect_dtype(1, scale.dtype(), "f16, bf16, f32, i32 or f8e8m0", |d| divides(d) || is_scale(d))?;
         let dtype = zero.map(Fact::dtype).or(self.output_dtype).unwrap_or(DType::U8);
         if !is_quantized(dtype) {
             return Err(OpError::Unsupported(format!("quantization to {dtype}")));
@@ -97,17 +117,41 @@ impl OpDef for QuantizeLinear {
         let x = required_tensor(inputs, 0, "x")?.to_f64s();
         let scale = required_tensor(inputs, 1, "y_scale")?;
         let at = ParameterIndex::new(scale, &shape, self.axis, self.block_size)?;
+        let quotient = quotient(self.quotient_dtype(scale.dtype()));
         let scale = scale.to_f64s();
-        let zero = optional(inputs, 2).map_or_else(|| vec![0; scale.len()], Tensor::to_i64s);
+        let zero = optional(inputs, 2);
+        if let Some(format) = ShortFloat::of(dtype) {
+            let zero = zero.map_or_else(|| vec![0.0; scale.len()], Tensor::to_f64s);
+            let code = |(i, &x): (usize, &f64)| {
+                let p = at.of(i);
+                format.encode(f64::from(quotient(x, scale[p]) + zero[p] as f32), self.saturate)
+            };
+            let codes = x.iter().enumerate().map(code).collect();
+            return Ok(vec![Tensor::from_raw(dtype, &shape, codes)]);
+        }
+        let zero = zero.map_or_else(|| vec![0; scale.len()], Tensor::to_i64s);
         let values: Vec<i64> = x
             .iter()
             .enumerate()
             .map(|(i, &x)| {
                 let p = at.of(i);
-                saturate(x as f32 / scale[p] as f32, zero[p], dtype)
+                saturate(quotient(x, scale[p]), zero[p], dtype)
             })
             .collect();
         Ok(vec![Tensor::from_i64s(dtype, &shape, &values)])
+    }
+}
+
+/// The quotient of two values in a dtype, widened.
+fn quotient(dtype: DType) -> fn(f64, f64) -> f32 {
+    // A quotient of short floats that is rounded to f64 first rounds to the same one.
+    fn short<T: Element>(x: f64, scale: f64) -> f32 {
+        T::from_f64(T::from_f64(x).to_f64() / T::from_f64(scale).to_f64()).to_f64() as f32
+    }
+    match dtype {
+        DType::F16 => short::<f16>,
+        DType::BF16 => short::<bf16>,
+        _ => |x, scale| x as f32 / scale as f32,
     }
 }
 
@@ -125,6 +169,8 @@ pub struct DequantizeLinear {
     pub axis: i64,
     /// Elements that share parameters along the axis; 0 for none.
     pub block_size: usize,
+    /// Dtype of the result; that of the scale if absent.
+    pub output_dtype: Option<DType>,
 }
 
 impl OpDef for DequantizeLinear {
@@ -132,8 +178,11 @@ impl OpDef for DequantizeLinear {
 
     fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
         known_attrs(attrs, &["axis", "block_size", "output_dtype"])?;
-        refuse_unless_default(attrs, "output_dtype")?;
-        Ok(DequantizeLinear { axis: attrs.int("axis", 1)?, block_size: block_size(attrs)? })
+        Ok(DequantizeLinear {
+            axis: attrs.int("axis", 1)?,
+            block_size: block_size(attrs)?,
+            output_dtype: optional_dtype(attrs, "output_dtype")?,
+        })
     }
 
     fn name(&self) -> &'static str {
@@ -141,31 +190,45 @@ impl OpDef for DequantizeLinear {
     }
 
     fn attrs(&self) -> Attrs {
-        parameter_attrs(self.axis, self.block_size)
+        let mut attrs = parameter_attrs(self.axis, self.block_size);
+        if let Some(dtype) = self.output_dtype {
+            attrs.set("output_dtype", Attr::Str(dtype.name().to_owned()));
+        }
+        attrs
     }
 
     fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
         arity(inputs, 2, 3)?;
         let (x, scale) = (required(inputs, 0, "x")?, required(inputs, 1, "x_scale")?);
         let zero = optional(inputs, 2);
-        expect_dtype(0, x.dtype(), "i4, u4, i8, u8, i16, u16 or i32", |d| {
-            is_quantized(d) || d == DType::I32
-        })?;
+        let expected = "an integer of 2 to 16 bits, i32 or a float of 4, 6 or 8 bits";
+        expect_dtype(0, x.dtype(), expected, |d| is_quantized(d) || d == DType::I32)?;
+        expect_dtype(1, scale.dtype(), "f16, bf16, f32 or f8e8m0", is_scale)?;
+        let dtype = self.output_dtype.unwrap_or(scale.dtype());
+        if !is_float_scale(dtype) {
+            return Err(OpError::Attribute {
+                name: "output_dtype".to_owned(),
+                value: dtype.to_string(),
+                reason: format!("the result of a scale of {} must be f16, bf16 or f32", scale.dtype()),
+            });
+        }
         if let Some(zero) = zero {
             super::dense::same_dtype(2, zero.dtype(), x.dtype())?;
         }
         check_parameters(cx, x, scale, zero, self.axis, self.block_size)?;
-        Ok(vec![Fact::of_type(scale.dtype(), x.shape())])
+        Ok(vec![Fact::of_type(dtype, x.shape())])
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         let (dtype, shape) = output_type(self, inputs)?;
-        let x = required_tensor(inputs, 0, "x")?.to_i64s();
+        let x = required_tensor(inputs, 0, "x")?;
         let scale = required_tensor(inputs, 1, "x_scale")?;
         let at = ParameterIndex::new(scale, &shape, self.axis, self.block_size)?;
         let scale = scale.to_f64s();
-        let zero = optional(inputs, 2).map_or_else(|| vec![0; scale.len()], Tensor::to_i64s);
+        // Differences of what any quantized dtype holds are exact in f64.
+        let zero = optional(inputs, 2).map_or_else(|| vec![0.0; scale.len()], Tensor::to_f64s);
         let values: Vec<f64> = x
+            .to_f64s()
             .iter()
             .enumerate()
             .map(|(i, &x)| {
@@ -178,11 +241,24 @@ impl OpDef for DequantizeLinear {
 }
 
 fn is_quantized(dtype: DType) -> bool {
-    matches!(dtype, DType::I4 | DType::U4 | DType::I8 | DType::U8 | DType::I16 | DType::U16)
+    let integer = dtype.is_int() && dtype.bits() <= 16;
+    integer || dtype.is_short_float() && dtype != DType::F8E8M0
+}
+
+fn is_float_scale(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16 | DType::F32)
 }
 
 fn is_scale(dtype: DType) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16 | DType::F32)
+    is_float_scale(dtype) || dtype == DType::F8E8M0
+}
+
+/// An attribute that names a dtype, where ONNX's code 0 means that it is not given.
+fn optional_dtype(attrs: &Attrs, name: &str) -> Result<Option<DType>, OpError> {
+    match attrs.get(name) {
+        Some(Attr::Int(0)) => Ok(None),
+        _ => dtype_attr(attrs, name),
+    }
 }
 
 fn parameter_attrs(axis: i64, block_size: usize) -> Attrs {
@@ -202,18 +278,7 @@ fn block_size(attrs: &Attrs) -> Result<usize, OpError> {
     })
 }
 
-fn refuse_unless_default(attrs: &Attrs, name: &str) -> Result<(), OpError> {
-    match attrs.get(name) {
-        None | Some(Attr::Int(0)) => Ok(()),
-        Some(value) => Err(OpError::Attribute {
-            name: name.to_owned(),
-            value: format!("{value:?}"),
-            reason: "only the default, 0, is supported".to_owned(),
-        }),
-    }
-}
-
-/// Checks dtype and shapes of scale and zero point against the quantized tensor.
+/// Checks the shapes of scale and zero point against the quantized tensor.
 fn check_parameters(
     cx: &mut InferCx,
     x: &Fact,
@@ -222,7 +287,6 @@ fn check_parameters(
     axis: i64,
     block_size: usize,
 ) -> Result<(), OpError> {
-    expect_dtype(1, scale.dtype(), "f16, bf16 or f32", is_scale)?;
     let refused = || OpError::Shape(format!("scale {} does not fit x {}", scale.ty, x.ty));
     let expected: Vec<Dim> = match scale.shape() {
         _ if block_size > 0 => {
@@ -335,9 +399,40 @@ mod tests {
         assert_eq!(eval(&dtype(0), &[&x, &scale]).unwrap(), Tensor::from_vec(&[2], vec![0u8, 9]));
         assert_eq!(eval(&dtype(22), &[&x, &scale]).unwrap(), Tensor::from_i64s(DType::I4, &[2], &[-8, 7]));
         assert!(eval(&dtype(5), &[&x, &scale, &Tensor::scalar(0u8)]).is_err());
-        assert!(matches!(eval(&dtype(17), &[&x, &scale]), Err(OpError::Unsupported(_))));
-        let precision = Attrs::new().with("precision", Attr::Int(10));
+        assert_eq!(eval(&dtype(17), &[&x, &scale]).unwrap().to_f64s(), [-9.0, 9.0]);
+        assert!(matches!(eval(&dtype(24), &[&x, &scale]), Err(OpError::Unsupported(_))));
+        let precision = Attrs::new().with("precision", Attr::Int(11));
         assert!(QuantizeLinear::from_attrs("QuantizeLinear", &precision).is_err());
+    }
+
+    #[test]
+    fn the_quotient_has_the_precision_asked_for() {
+        let x = Tensor::from_f64s(DType::F16, &[1], &[100.5]);
+        let scale = Tensor::from_f64s(DType::F16, &[], &[0.75]);
+        let of = |attrs: Attrs| {
+            let attrs = attrs.with("output_dtype", Attr::Int(4));
+            values(&op("QuantizeLinear", attrs), &[&x, &scale])[0]
+        };
+        assert_eq!(of(Attrs::new()), 134.0);
+        assert_eq!(of(Attrs::new().with("precision", Attr::Int(16))), 134.0);
+        let wide = Tensor::from_f64s(DType::F16, &[1], &[2049.0]);
+        let bf16 = op(
+            "QuantizeLinear",
+            Attrs::new().with("precision", Attr::Int(16)).with("output_dtype", Attr::Int(4)),
+        );
+        assert_eq!(values(&bf16, &[&wide, &Tensor::scalar(1f32)]), [2048.0]);
+    }
+
+    #[test]
+    fn short_floats_and_their_scales() {
+        let x = f32s(&[4], &[0.3, 500.0, -3.5, f32::NAN]);
+        let zero = Tensor::from_f64s(DType::F4E2M1, &[], &[1.0]);
+        let y = eval(&op("QuantizeLinear", Attrs::new()), &[&x, &Tensor::scalar(1f32), &zero]).unwrap();
+        assert_eq!(y.to_f64s(), [1.5, 6.0, -2.0, -0.0]);
+        let scale = Tensor::from_f64s(DType::F8E8M0, &[], &[4.0]);
+        let back = op("DequantizeLinear", Attrs::new().with("output_dtype", Attr::Int(1)));
+        assert_eq!(eval(&back, &[&y, &scale, &zero]).unwrap(), f32s(&[4], &[2.0, 20.0, -12.0, -4.0]));
+        assert!(eval(&op("DequantizeLinear", Attrs::new()), &[&y, &scale]).is_err());
     }
 
     #[test]

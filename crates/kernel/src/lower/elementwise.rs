@@ -183,8 +183,9 @@ impl Lowering<'_, '_, '_> {
         views
     }
 
-    /// Copies a view's elements into another of the same shape.
+    /// Copies a view's elements into another of the same shape, whatever the dtype.
     pub(super) fn copy(&mut self, source: &View, target: &View, origin: Origin) {
+        let (source, target) = (&source.carried(), &target.carried());
         let nest = Nest::new(&source.shape, &[source, target]);
         let mut frame = Frame::default();
         let (outer, inner, items) = nest.extents(&mut frame);

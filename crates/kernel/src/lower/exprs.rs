@@ -194,7 +194,10 @@ impl Exprs<'_, '_> {
             Op::Where(_) => dag.select(first, present[1], present[2]),
             Op::Clip(_) => scalar::clip(dag, first, at(1), at(2)),
             Op::Cast(op) => scalar::cast(dag, first, op.to),
-            Op::QuantizeLinear(_) => scalar::quantize(dag, first, present[1], at(2), out),
+            Op::QuantizeLinear(op) => {
+                let scale = node.inputs[1].map_or(DType::F32, |v| self.members.graph.fact(v).dtype());
+                scalar::quantize(dag, first, (present[1], op.quotient_dtype(scale)), at(2), out)
+            }
             Op::DequantizeLinear(_) => scalar::dequantize(dag, first, present[1], at(2)),
             Op::BatchNormalization(op) => {
                 let parameters = [present[1], present[2], present[3], present[4]];

@@ -375,7 +375,9 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
     fn lower_anchored(&mut self, group: &[NodeId], anchor: NodeId) -> bool {
         match &self.graph.node(anchor).op {
             Op::MatMul(_) | Op::Gemm(_) | Op::Conv(_) => self.lower_contraction(group, anchor),
-            Op::QLinearConv(_) | Op::QLinearMatMul(_) => self.lower_quantized(group, anchor).is_ok(),
+            Op::QLinearConv(_) | Op::QLinearMatMul(_) | Op::ConvInteger(_) | Op::MatMulInteger(_) => {
+                self.lower_quantized(group, anchor).is_ok()
+            }
             Op::Reduce(_) | Op::Softmax(_) | Op::LayerNormalization(_) | Op::GlobalPool(_) => {
                 self.lower_reduction(group, anchor)
             }
@@ -403,14 +405,25 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
                     self.lower_host(id, "no contraction kernel takes these dtypes or strides");
                 }
             }
-            Op::QLinearConv(_) | Op::QLinearMatMul(_) => {
+            Op::QLinearConv(_) | Op::QLinearMatMul(_) | Op::ConvInteger(_) | Op::MatMulInteger(_) => {
                 if let Err(reason) = self.lower_quantized(&[id], id) {
                     self.lower_host(id, reason);
                 }
             }
             Op::QuantizeLinear(op) if op.block_size > 0 => self.lower_host(id, BLOCKS),
             Op::DequantizeLinear(op) if op.block_size > 0 => self.lower_host(id, BLOCKS),
+            Op::Random(_) | Op::Multinomial(_) => self.lower_host(id, "random numbers are drawn on the host"),
+            Op::Dft(_) | Op::Stft(_) => self.lower_host(id, "transforms of unknown length run on the host"),
+            Op::SignalWindow(_) | Op::MelWeightMatrix(_) => self.lower_host(id, "sizes are read on the host"),
+            Op::BitCast(_) => self.lower_host(id, "bits are read as another dtype on the host"),
+            Op::Pool(op) if op.indices.is_some() => self.lower_host(id, "places of maxima are found on the host"),
             Op::Pool(_) | Op::Lrn(_) => self.lower_window(id),
+            Op::LpPool(_) => self.lower_host(id, "norms of windows are computed on the host"),
+            Op::Dropout(_) => self.lower_host(id, "random numbers are drawn on the host"),
+            Op::LinearAttention(_) => self.lower_host(id, "each result depends on the one before"),
+            Op::DeformConv(_) | Op::GridSample(_) | Op::MaxUnpool(_) | Op::MaxRoiPool(_) | Op::RoiAlign(_) => {
+                self.lower_host(id, "images are read at computed places on the host");
+            }
             Op::Reduce(_) | Op::Softmax(_) | Op::LayerNormalization(_) | Op::GlobalPool(_) => {
                 if !self.lower_reduction(&[id], id) {
                     self.lower_host(id, "no reduction kernel takes these axes");
@@ -427,6 +440,15 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
                 self.lower_host(id, "searches run on the host");
             }
             Op::Cumulate(_) | Op::Det(_) => self.lower_host(id, "each result depends on the one before"),
+            Op::TreeClassifier(_) | Op::TreeRegressor(_) | Op::TreeEnsemble(_) => {
+                self.lower_host(id, "trees are walked on the host");
+            }
+            Op::SvmClassifier(_) | Op::SvmRegressor(_) => {
+                self.lower_host(id, "support vectors are compared on the host");
+            }
+            Op::LabelEncoder(_) | Op::OneHotEncoder(_) | Op::TfIdfVectorizer(_) => {
+                self.lower_host(id, "values are looked up on the host");
+            }
             _ => self.lower_elementwise(&[id]),
         }
         Ok(())

@@ -100,6 +100,8 @@ fn unary_name(function: UnaryFn) -> &'static str {
         UnaryFn::Round => "round",
         UnaryFn::Not => "not",
         UnaryFn::IsNaN => "isnan",
+        UnaryFn::RoundF16 => "f16",
+        UnaryFn::RoundBF16 => "bf16",
         UnaryFn::Libm(name) => name,
     }
 }

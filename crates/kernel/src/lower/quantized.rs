@@ -15,6 +15,7 @@ use super::window::Depthwise;
 use crate::pack::{PackSource, pack_i16};
 use crate::{BinaryFn, ExprId};
 use bytes::Bytes;
+use rabot_ir::ops::Window;
 use rabot_ir::{Dim, NodeId, Op, Value};
 use rabot_tensor::{DType, Tensor};
 
@@ -23,20 +24,27 @@ struct Parameters {
     x_zero: i32,
     /// One for all, or one for each output channel.
     w_zero: Vec<i32>,
+    /// What becomes of a sum; absent where the sum is the result.
+    requantization: Option<Requantization>,
+    /// i32, one for each output channel.
+    bias: Option<Value>,
+}
+
+/// From sums to quantized results.
+struct Requantization {
     /// One for all, or one for each output channel.
     multipliers: Vec<f32>,
     y_zero: i32,
     /// Dtype of the result.
     y_dtype: DType,
-    /// i32, one for each output channel.
-    bias: Option<Value>,
 }
 
 impl Parameters {
     /// The result from the exact sum; `loads` are the multipliers, if there are several, and the bias, if there is one.
     fn requantize(&self, exprs: &mut Exprs<'_, '_>, sum: ExprId, loads: &[ExprId]) -> ExprId {
         let mut loads = loads.iter().copied();
-        let multiplier = match &self.multipliers[..] {
+        let Some(to) = &self.requantization else { return sum };
+        let multiplier = match &to.multipliers[..] {
             [one] => exprs.dag.constant(DType::F32, f64::from(*one)),
             _ => loads.next().unwrap_or(sum),
         };
@@ -46,59 +54,97 @@ impl Parameters {
         };
         let float = exprs.dag.cast(DType::F32, sum);
         let scaled = exprs.dag.binary(BinaryFn::Mul, float, multiplier);
-        let zero = exprs.dag.constant(DType::I32, f64::from(self.y_zero));
-        round_to_int(&mut exprs.dag, scaled, Some(zero), self.y_dtype)
+        let zero = exprs.dag.constant(DType::I32, f64::from(to.y_zero));
+        round_to_int(&mut exprs.dag, scaled, Some(zero), to.y_dtype)
     }
 }
 
 /// What runs on the host instead, and why.
 type Refusal = &'static str;
 
-const PARAMETERS: Refusal = "integer kernels need constant scales and zero points";
+const PARAMETERS: Refusal = "integer kernels need constant scales and zero points, one each, or one for each channel of the second operand";
+const DTYPES: Refusal = "integer kernels multiply 8-bit integers";
 const CONSTANT_WEIGHTS: Refusal = "integer convolutions need constant weights";
 const GEOMETRY: Refusal = "its window does not fit its operands";
 const ROW_ZERO_POINTS: Refusal = "a matrix that is not constant has one zero point for each column";
 const STRIDES: Refusal = "no contraction kernel takes these strides";
 
 impl Lowering<'_, '_, '_> {
-    /// `QLinearConv`, `QLinearMatMul`, with the elementwise nodes of its group.
+    /// `QLinearConv`, `QLinearMatMul`, `ConvInteger`, `MatMulInteger`, with the elementwise nodes of its group.
     ///
     /// **Errors**: why no kernel takes it.
     pub(super) fn lower_quantized(&mut self, group: &[NodeId], anchor: NodeId) -> Result<(), Refusal> {
-        let parameters = self.quantization(anchor).ok_or(PARAMETERS)?;
-        match &self.graph.node(anchor).op {
-            Op::QLinearConv(_) => self.lower_quantized_conv(group, anchor, parameters),
-            _ => self.lower_quantized_matmul(group, anchor, parameters),
+        let op = &self.graph.node(anchor).op;
+        let sums = matches!(op, Op::ConvInteger(_) | Op::MatMulInteger(_));
+        let weights = self.operand(anchor, if sums { 1 } else { 3 }).ok_or(GEOMETRY)?;
+        let operands = [self.operand(anchor, 0).ok_or(GEOMETRY)?, weights];
+        let byte = |&value: &Value| matches!(self.graph.fact(value).dtype(), DType::I8 | DType::U8);
+        if !operands.iter().all(byte) {
+            return Err(DTYPES);
+        }
+        let shape = self.graph.fact(weights).shape();
+        let channels = match op {
+            Op::QLinearConv(_) | Op::ConvInteger(_) => shape.first(),
+            _ => shape.last().filter(|_| shape.len() > 1),
+        };
+        let parameters = self.quantization(anchor, sums, channels).ok_or(PARAMETERS)?;
+        match op {
+            Op::QLinearConv(op) => {
+                let (window, groups) = (op.window.clone(), op.group);
+                self.lower_quantized_conv(group, anchor, operands, (&window, groups), parameters)
+            }
+            Op::ConvInteger(op) => {
+                let (window, groups) = (op.window.clone(), op.group);
+                self.lower_quantized_conv(group, anchor, operands, (&window, groups), parameters)
+            }
+            _ => self.lower_quantized_matmul(group, anchor, operands, parameters),
         }
     }
 
-    /// Scales and zero points of a node, if they are constant.
-    fn quantization(&self, id: NodeId) -> Option<Parameters> {
+    /// Scales and zero points of a node, if they are constant and of the kinds that kernels take: one, or for the second
+    /// operand one for each of its channels. `sums`: the node's result are the sums.
+    fn quantization(&self, id: NodeId, sums: bool, channels: Option<&Dim>) -> Option<Parameters> {
         let constant = |slot: usize| self.operand(id, slot).and_then(|value| self.graph.constant(value));
-        let scales = |slot: usize| constant(slot).and_then(|t| t.to_slice::<f32>().ok().map(|s| s.to_vec()));
-        let zeros = |slot: usize| -> Option<Vec<i32>> {
-            constant(slot).map(|tensor| tensor.to_i64s().into_iter().map(|v| v as i32).collect())
+        let scales = |slot: usize| -> Option<Vec<f32>> {
+            constant(slot).map(|tensor| tensor.to_f64s().into_iter().map(|v| v as f32).collect())
         };
-        let (x_scale, y_scale) = (*scales(1)?.first()?, *scales(6)?.first()?);
+        let zeros = |slot: usize| -> Option<Vec<i32>> {
+            match (self.operand(id, slot), constant(slot)) {
+                (None, _) => Some(vec![0]),
+                (_, tensor) => tensor.map(|tensor| tensor.to_i64s().into_iter().map(|v| v as i32).collect()),
+            }
+        };
+        let per_channel = |len: usize| len == 1 || channels.is_some_and(|dim| dim.is(len as i64));
+        let [x_zero] = zeros(2)?[..] else { return None };
+        let w_zero = zeros(if sums { 3 } else { 5 })?;
+        if !per_channel(w_zero.len()) {
+            return None;
+        }
+        // Where there are no channels there are no parameters of them, and nothing that they could change.
+        let w_zero = if w_zero.is_empty() { vec![0] } else { w_zero };
+        if sums {
+            return Some(Parameters { x_zero, w_zero, requantization: None, bias: None });
+        }
+        let ([x_scale], [y_scale], [y_zero]) = (&scales(1)?[..], &scales(6)?[..], &zeros(7)?[..]) else {
+            return None;
+        };
         let multipliers: Vec<f32> =
             scales(4)?.into_iter().map(|w_scale| x_scale * w_scale / y_scale).collect();
-        // Where there are no channels there are no parameters of them, and nothing that they could change.
-        let or_one = |values: Vec<i32>| if values.is_empty() { vec![0] } else { values };
-        Some(Parameters {
-            x_zero: *zeros(2)?.first()?,
-            w_zero: or_one(zeros(5)?),
-            multipliers: if multipliers.is_empty() { vec![1.0] } else { multipliers },
-            y_zero: *zeros(7)?.first()?,
-            y_dtype: constant(7)?.dtype(),
-            bias: self.operand(id, 8),
-        })
+        if !per_channel(multipliers.len()) {
+            return None;
+        }
+        let multipliers = if multipliers.is_empty() { vec![1.0] } else { multipliers };
+        let requantization = Requantization { multipliers, y_zero: *y_zero, y_dtype: constant(7)?.dtype() };
+        let bias = self.operand(id, 8);
+        Some(Parameters { x_zero, w_zero, requantization: Some(requantization), bias })
     }
 
     /// The vectors that the epilogue loads: multipliers, if there are several, and the bias.
     fn channel_vectors(&mut self, parameters: &Parameters) -> Vec<View> {
         let mut vectors = Vec::new();
-        if parameters.multipliers.len() > 1 {
-            let tensor = Tensor::from_vec(&[parameters.multipliers.len()], parameters.multipliers.clone());
+        let multipliers = parameters.requantization.as_ref().map_or(&[][..], |to| &to.multipliers);
+        if multipliers.len() > 1 {
+            let tensor = Tensor::from_vec(&[multipliers.len()], multipliers.to_vec());
             vectors.push(self.packed_view(tensor.bytes().to_vec(), DType::F32));
         }
         vectors.extend(parameters.bias.map(|bias| self.view(bias)));
@@ -115,18 +161,18 @@ impl Lowering<'_, '_, '_> {
         &mut self,
         group: &[NodeId],
         anchor: NodeId,
+        [x, w]: [Value; 2],
+        (window, groups): (&Window, usize),
         parameters: Parameters,
     ) -> Result<(), Refusal> {
-        let Op::QLinearConv(op) = &self.graph.node(anchor).op else { return Err(GEOMETRY) };
-        let (x, w) = (self.operand(anchor, 0).ok_or(GEOMETRY)?, self.operand(anchor, 3).ok_or(GEOMETRY)?);
         let weights = self.graph.constant(w).cloned().ok_or(CONSTANT_WEIGHTS)?;
         let ([out_channels, channels, kernel @ ..], x_shape) = (weights.shape(), self.graph.fact(x).shape())
         else {
             return Err(GEOMETRY);
         };
         let spatial = x_shape.get(2..).ok_or(GEOMETRY)?;
-        let geometry = op.window.geometry(spatial, kernel, false).map_err(|_| GEOMETRY)?;
-        let (out_channels, channels, group_count) = (*out_channels, *channels, op.group.max(1));
+        let geometry = window.geometry(spatial, kernel, false).map_err(|_| GEOMETRY)?;
+        let (out_channels, channels, group_count) = (*out_channels, *channels, groups.max(1));
         if group_count > 1 && channels == 1 && out_channels == group_count {
             let epilogue = self.split_epilogue(group, anchor, true);
             let weights = self.centred(&weights, &parameters.w_zero);
@@ -214,9 +260,9 @@ impl Lowering<'_, '_, '_> {
         &mut self,
         group: &[NodeId],
         anchor: NodeId,
+        [a, b]: [Value; 2],
         parameters: Parameters,
     ) -> Result<(), Refusal> {
-        let (a, b) = (self.operand(anchor, 0).ok_or(GEOMETRY)?, self.operand(anchor, 3).ok_or(GEOMETRY)?);
         if self.graph.constant(b).is_none() && parameters.w_zero.len() > 1 {
             return Err(ROW_ZERO_POINTS);
         }

@@ -40,7 +40,7 @@ fn is_quantization(op: &Op) -> bool {
 /// True if kernels compute with elements of this dtype.
 pub(super) fn is_compiled_dtype(dtype: DType) -> bool {
     use DType::*;
-    matches!(dtype, F32 | F64 | F16 | BF16 | I8 | U8 | I16 | U16 | I32 | U32 | I64 | U64 | Bool)
+    dtype.is_int() || matches!(dtype, F32 | F64 | F16 | BF16 | Bool)
 }
 
 /// `max(lo, min(hi, x))`.
@@ -289,18 +289,29 @@ pub(super) fn variadic(dag: &mut Dag, op: VariadicOp, operands: &[ExprId]) -> Ex
     result
 }
 
-/// `saturate(round(x / scale) + zero_point)`, as an integer of dtype `to`; the same f32 operations as the
-/// interpreter's, so the same bits.
+/// `saturate(round(x / scale) + zero_point)`, as an integer of dtype `to`; the same operations as the
+/// interpreter's, so the same bits. The quotient is rounded to the dtype that comes with the scale.
 pub(super) fn quantize(
     dag: &mut Dag,
     x: ExprId,
-    scale: ExprId,
+    (scale, precision): (ExprId, DType),
     zero_point: Option<ExprId>,
     to: DType,
 ) -> ExprId {
     // An i32 is rounded to f32 first.
-    let x = dag.cast(DType::F32, x);
+    let (x, scale) = (dag.cast(DType::F32, x), dag.cast(DType::F32, scale));
+    let round = match precision {
+        DType::F16 => UnaryFn::RoundF16,
+        DType::BF16 => UnaryFn::RoundBF16,
+        _ => {
+            let ratio = dag.binary(BinaryFn::Div, x, scale);
+            return round_to_int(dag, ratio, zero_point, to);
+        }
+    };
+    // 24 bits are more than twice those of the result: rounding to f32 on the way does not matter.
+    let (x, scale) = (dag.unary(round, x), dag.unary(round, scale));
     let ratio = dag.binary(BinaryFn::Div, x, scale);
+    let ratio = dag.unary(round, ratio);
     round_to_int(dag, ratio, zero_point, to)
 }
 
@@ -375,5 +386,66 @@ pub(super) fn batch_norm(dag: &mut Dag, x: ExprId, parameters: [ExprId; 4], epsi
 
 /// A conversion as ONNX has it.
 pub(super) fn cast(dag: &mut Dag, x: ExprId, to: DType) -> ExprId {
-    dag.push(Expr::Cast(x), compute_dtype(to))
+    let from = dag.dtype(x);
+    match (from, to) {
+        (DType::F64, DType::F16 | DType::BF16) => to_odd_f32(dag, x),
+        (DType::I32 | DType::U32, DType::BF16) => {
+            let wide = dag.cast(DType::F64, x);
+            to_odd_f32(dag, wide)
+        }
+        (DType::I64 | DType::U64, DType::BF16) => {
+            let wide = to_odd_f64(dag, x);
+            to_odd_f32(dag, wide)
+        }
+        // Narrow integers take the low bits, as ONNX's own test data does.
+        (DType::F32 | DType::F64, _) if to.is_int() && to.bits() < 8 => {
+            let integer = dag.cast(DType::I64, x);
+            dag.push(Expr::Cast(integer), to)
+        }
+        _ => dag.push(Expr::Cast(x), compute_dtype(to)),
+    }
+}
+
+/// An f64 as f32, with the last bit set where it is not exact ("round to odd"): rounding that to 16 bits is the same as
+/// rounding the f64 there at once.
+fn to_odd_f32(dag: &mut Dag, x: ExprId) -> ExprId {
+    let nearest = dag.push(Expr::Cast(x), DType::F32);
+    let back = dag.cast(DType::F64, nearest);
+    let bits = dag.push(Expr::Bitcast(nearest), DType::I32);
+    let one = dag.constant(DType::I32, 1.0);
+    // One step toward zero on the bits undoes a rounding away from zero, infinity included.
+    let (size, own_size) = (dag.unary(UnaryFn::Abs, back), dag.unary(UnaryFn::Abs, x));
+    let away = dag.binary(BinaryFn::Lt, own_size, size);
+    let smaller = dag.binary(BinaryFn::Sub, bits, one);
+    let truncated = dag.select(away, smaller, bits);
+    let odd = dag.binary(BinaryFn::Or, truncated, one);
+    let odd = dag.push(Expr::Bitcast(odd), DType::F32);
+    let exact = dag.binary(BinaryFn::Eq, back, x);
+    let nan = dag.unary(UnaryFn::IsNaN, x);
+    let keep = dag.binary(BinaryFn::Or, exact, nan);
+    dag.select(keep, nearest, odd)
+}
+
+/// A 64-bit integer as f64, where it has more than 53 bits with the last of those set unless the rest is 0.
+fn to_odd_f64(dag: &mut Dag, x: ExprId) -> ExprId {
+    let dtype = dag.dtype(x);
+    let (low_bits, last) = (dag.constant(dtype, 2047.0), dag.constant(dtype, 2048.0));
+    let zero = dag.constant(dtype, 0.0);
+    let low = dag.binary(BinaryFn::And, x, low_bits);
+    let kept = dag.binary(BinaryFn::Sub, x, low);
+    let none = dag.binary(BinaryFn::Eq, low, zero);
+    let marked = dag.binary(BinaryFn::Or, kept, last);
+    let odd = dag.select(none, x, marked);
+    let limit = dag.constant(dtype, 9_007_199_254_740_992.0);
+    let above = dag.binary(BinaryFn::Le, limit, x);
+    let large = match dtype.is_signed_int() {
+        true => {
+            let limit = dag.constant(dtype, -9_007_199_254_740_992.0);
+            let below = dag.binary(BinaryFn::Le, x, limit);
+            dag.binary(BinaryFn::Or, above, below)
+        }
+        false => above,
+    };
+    let value = dag.select(large, odd, x);
+    dag.cast(DType::F64, value)
 }

@@ -39,6 +39,24 @@ impl View {
         View { buffer, dtype, offset: Dim::from(0), shape: shape.to_vec(), strides }
     }
 
+    /// The same memory as elements of a dtype that kernels load and store: those that they do not compute with are
+    /// moved as integers of the same size, pairs of f64 as a last dim of two.
+    pub fn carried(&self) -> Self {
+        match self.dtype {
+            dtype if dtype.is_short_float() => View { dtype: DType::U8, ..self.clone() },
+            DType::C64 => View { dtype: DType::I64, ..self.clone() },
+            DType::C128 => {
+                let double = |dim: &Dim| dim.clone() * Dim::from(2);
+                let mut shape = self.shape.clone();
+                shape.push(Dim::from(2));
+                let mut strides: Vec<Dim> = self.strides.iter().map(double).collect();
+                strides.push(Dim::from(1));
+                View { buffer: self.buffer, dtype: DType::I64, offset: double(&self.offset), shape, strides }
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// True if the elements are in row-major order without gaps, from the start of the buffer.
     pub fn is_dense(&self) -> bool {
         self.offset.is(0) && self.strides == dense_strides(&self.shape)
