@@ -2,9 +2,26 @@
 //!
 //! A rule gets the node as a [`Draft`] in the form of its own operator set, and gives the values of its outputs.
 
+mod attention;
 mod basic;
+mod chain;
+mod dropout;
+mod einsum;
+mod elementwise;
 mod emit;
+mod extent;
+mod loss;
+mod masks;
+mod ml;
+mod movement;
 mod norm;
+mod random;
+mod recurrent;
+mod signal;
+mod quantized;
+mod rotary;
+mod training;
+mod vision;
 
 use crate::error::Failure;
 use crate::import::Converted;
@@ -17,7 +34,25 @@ pub(crate) type Rule = fn(Draft<'_>) -> Result<Converted, Failure>;
 pub(crate) type Row = (&'static str, &'static str, Rule);
 
 /// The tables of all families.
-const TABLES: &[&[Row]] = &[basic::TABLE, norm::TABLE];
+const TABLES: &[&[Row]] = &[
+    basic::TABLE,
+    norm::TABLE,
+    attention::TABLE,
+    quantized::TABLE,
+    rotary::TABLE,
+    dropout::TABLE,
+    loss::TABLE,
+    vision::TABLE,
+    random::TABLE,
+    recurrent::TABLE,
+    signal::TABLE,
+    training::TABLE,
+    movement::TABLE,
+    masks::TABLE,
+    ml::TABLE,
+    elementwise::TABLE,
+    einsum::TABLE,
+];
 
 /// The rule for an operator.
 pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
