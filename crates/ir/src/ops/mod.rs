@@ -13,6 +13,7 @@ mod dropout;
 mod elementwise;
 mod gather;
 mod generate;
+mod image;
 mod index;
 mod linear_attention;
 mod lp_pool;
@@ -52,6 +53,7 @@ pub use control::{If, Loop, MAX_TRIPS, Rounds, Scan, widen};
 pub use conv::{Conv, ConvTranspose};
 pub use dropout::Dropout;
 pub use gather::Gather;
+pub use image::{ImageDecoder, PixelFormat};
 pub use generate::{ConstantOfShape, Range};
 pub use index::{
     Col2Im, Compress, Cumulate, GatherElements, GatherNd, Reduction, ReverseSequence, ScatterElements, ScatterNd,
@@ -84,7 +86,7 @@ pub use variadic::{Variadic, VariadicOp};
 pub use vision::{DeformConv, GridMode, GridPadding, GridSample, MaxRoiPool, MaxUnpool, RoiAlign};
 pub use window::{AutoPad, Geometry, Window};
 
-use crate::{Attrs, Datum, Dim, Fact};
+use crate::{Attrs, Datum, Dim, Fact, budget};
 use rabot_tensor::{DType, Tensor};
 use unranked::infer_family;
 
@@ -226,7 +228,10 @@ macro_rules! ops {
                         let data: Vec<Option<&Datum>> = data.iter().map(Option::as_ref).collect();
                         only_tensors(self.eval_data(&data)?)
                     }
-                    $(Op::$family(op) => op.eval(inputs),)*
+                    $(Op::$family(op) => {
+                        budget::check_results(self, inputs)?;
+                        op.eval(inputs)
+                    })*
                 }
             }
 
@@ -239,7 +244,10 @@ macro_rules! ops {
                     Op::Constant(tensor) => Ok(vec![Datum::Tensor(tensor.clone())]),
                     Op::If(op) => op.eval(inputs),
                     Op::Loop(_) | Op::Scan(_) => control::eval_rounds(self, inputs),
-                    $(Op::$family(op) => op.eval_data(inputs),)*
+                    $(Op::$family(op) => {
+                        budget::check_data(self, inputs)?;
+                        op.eval_data(inputs)
+                    })*
                 }
             }
         }
@@ -381,6 +389,8 @@ ops! {
     SignalWindow,
     /// `MelWeightMatrix`.
     MelWeightMatrix,
+    /// `ImageDecoder`.
+    ImageDecoder,
     /// `ConvInteger`.
     ConvInteger,
     /// `MatMulInteger`.

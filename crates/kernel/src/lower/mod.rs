@@ -414,6 +414,7 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
             Op::DequantizeLinear(op) if op.block_size > 0 => self.lower_host(id, BLOCKS),
             Op::Random(_) | Op::Multinomial(_) => self.lower_host(id, "random numbers are drawn on the host"),
             Op::Dft(_) | Op::Stft(_) => self.lower_host(id, "transforms of unknown length run on the host"),
+            Op::ImageDecoder(_) => self.lower_host(id, "images are decoded on the host"),
             Op::SignalWindow(_) | Op::MelWeightMatrix(_) => self.lower_host(id, "sizes are read on the host"),
             Op::BitCast(_) => self.lower_host(id, "bits are read as another dtype on the host"),
             Op::Pool(op) if op.indices.is_some() => self.lower_host(id, "places of maxima are found on the host"),
