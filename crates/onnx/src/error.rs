@@ -1,5 +1,6 @@
 //! Why a model cannot be imported.
 
+use crate::limits::flag;
 use rabot_ir::GraphError;
 use rabot_tensor::DType;
 use std::fmt;
@@ -19,7 +20,8 @@ pub enum ImportError {
     },
     /// The model is larger than it may be.
     #[error(
-        "{what}: {actual}, but at most {limit} is allowed (raise Limits::{field} if the file is trusted)"
+        "{what}: {actual}, but at most {limit} is allowed (raise {} if the file is trusted)",
+        flag(field)
     )]
     Limit {
         /// What is too large, with its name.
@@ -107,6 +109,14 @@ pub enum ImportError {
         /// What is wrong.
         problem: TensorProblem,
     },
+    /// A value that is no tensor is not what its type says.
+    #[error("value `{value}`: {problem}")]
+    Datum {
+        /// Name of the value.
+        value: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// An attribute is not well formed.
     #[error("{op} `{node}`: attribute `{attribute}` {problem}")]
     Attribute {
@@ -156,8 +166,11 @@ pub enum WireProblem {
     #[error("messages are nested more than 100 deep")]
     Depth,
     /// The bytes unfold to far more than their size.
-    #[error("a file of this size cannot need the memory that its list of fields asks for")]
-    Blowup,
+    #[error("its messages need more than the {0} bytes allowed (--max-message-bytes)")]
+    Blowup(u64),
+    /// A name is too long.
+    #[error("a name or text of {0} bytes, but at most {1} are allowed (--max-name-bytes)")]
+    Name(u64, u64),
 }
 
 /// Why a tensor of a file cannot be used.
@@ -167,7 +180,7 @@ pub enum TensorProblem {
     #[error("dims {0:?} include a negative one")]
     NegativeDim(Vec<i64>),
     /// There are too many dims.
-    #[error("{rank} dims, but at most {limit} are allowed (Limits::rank)")]
+    #[error("{rank} dims, but at most {limit} are allowed ({})", flag("rank"))]
     Rank {
         /// Number of dims.
         rank: usize,
@@ -175,7 +188,7 @@ pub enum TensorProblem {
         limit: usize,
     },
     /// The tensor is larger than it may be.
-    #[error("dims {dims:?} make more than the {limit} bytes allowed (Limits::{field})")]
+    #[error("dims {dims:?} make more than the {limit} bytes allowed ({})", flag(field))]
     TooLarge {
         /// The dims.
         dims: Vec<i64>,
@@ -263,8 +276,20 @@ pub enum ExternalProblem {
         /// What dims and element type say.
         expected: u64,
     },
+    /// An entry has a key that the format does not define.
+    #[error("the key `{0}` is not known; known are location, offset, length and checksum")]
+    Key(String),
+    /// A key is there twice.
+    #[error("the key `{0}` is given twice")]
+    Twice(&'static str),
+    /// The location is a directory, a pipe or a device.
+    #[error("it is not a regular file")]
+    Kind,
+    /// The file has other names, which may be outside.
+    #[error("the file has {0} hard links, so it may be one from elsewhere (--follow-links allows it)")]
+    HardLink(u64),
     /// The file is too large.
-    #[error("the file has {actual} bytes, but at most {limit} are allowed (Limits::file_bytes)")]
+    #[error("the file has {actual} bytes, but at most {limit} are allowed ({})", flag("file_bytes"))]
     Limit {
         /// Size of the file.
         actual: u64,

@@ -17,6 +17,7 @@
 mod compose;
 mod control;
 mod data;
+mod datum;
 mod dtype;
 mod error;
 mod external;
@@ -24,6 +25,7 @@ mod import;
 mod legacy;
 mod limits;
 mod looped;
+mod model;
 mod names;
 mod node;
 mod outline;
@@ -34,11 +36,13 @@ mod upgrade;
 pub mod wire;
 
 pub use data::{read_tensor, write_tensor};
+pub use datum::read_datum;
 pub use error::{
     AttributeProblem, ExternalProblem, ImportError, TensorProblem, UnsupportedNode, UnsupportedNodes,
     WireProblem,
 };
-pub use import::{Model, NEWEST_IR_VERSION, NEWEST_OPSET, import_bytes, import_file};
+pub use import::{NEWEST_IR_VERSION, NEWEST_OPSET, import_bytes, import_file};
 pub use limits::Limits;
-pub use outline::{Outline, outline_file};
+pub use model::{Model, Notes};
+pub use outline::{Outline, outline_bytes, outline_file};
 pub use upgrade::supported_ops;

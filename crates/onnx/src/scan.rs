@@ -1,18 +1,17 @@
 //! A walk over the undecoded bytes that says whether decoding them is safe.
 //!
-//! A field of two bytes can ask for a message of hundreds. The walk adds up what the decoded structs will take,
-//! and refuses a file whose size cannot justify it, before anything is allocated.
+//! A field of two bytes can ask for a message of hundreds. The walk adds up what the decoded structs, names and lists
+//! will take, and refuses a file that asks for more than a limit, before anything is allocated.
 
 use crate::error::{ImportError, WireProblem};
+use crate::limits::Limits;
 use crate::wire;
 use std::mem::size_of;
 
 /// As prost's own limit.
 const MAX_DEPTH: usize = 100;
-/// Decoded structs may take this many times the size of the file …
-const STRUCT_BYTES_PER_FILE_BYTE: usize = 16;
-/// … and this much on top, so that small files need no special case. In bytes.
-const STRUCT_BYTES_BASE: usize = 64 << 20;
+/// Bytes counted for a number of a list that is not packed: its own, and the room that a growing list keeps.
+const LISTED_BYTES: u64 = 16;
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -35,15 +34,25 @@ enum Kind {
     Sharding,
     ShardedDim,
     Device,
-    /// A message or text whose fields are not looked into; its size in memory.
+    Sequence,
+    Map,
+    Optional,
+    /// A message of a few names whose fields are not looked into; its size in memory.
     Leaf(usize),
+    /// Text that is data, which stays where it is; the size of what points to it.
+    Data(usize),
+    /// A name of a message.
+    Name,
+    /// Numbers in one piece.
+    Packed,
 }
 
 impl Kind {
     /// What the length-delimited field `tag` holds, if it is more than plain data.
     fn field(self, tag: u64) -> Option<Kind> {
         const ENTRY: Kind = Kind::Leaf(size_of::<wire::StringStringEntryProto>());
-        const TEXT: Kind = Kind::Leaf(size_of::<bytes::Bytes>());
+        const TEXT: Kind = Kind::Leaf(size_of::<String>());
+        const DATA: Kind = Kind::Data(size_of::<bytes::Bytes>());
         const OPSET: Kind = Kind::Leaf(size_of::<wire::OperatorSetIdProto>());
         Some(match (self, tag) {
             (Kind::Model, 7) => Kind::Graph,
@@ -74,9 +83,27 @@ impl Kind {
             (Kind::Tensor, 13) | (Kind::Node, 9) | (Kind::ValueInfo, 4) => ENTRY,
             (Kind::Training, 3 | 4) | (Kind::Annotation, 2) => ENTRY,
             (Kind::Node, 1 | 2) | (Kind::Function, 4..=6) | (Kind::Device, 3) => TEXT,
-            (Kind::Attribute, 9) | (Kind::Tensor, 6) => TEXT,
+            (Kind::Attribute, 9) | (Kind::Tensor, 6) | (Kind::Map, 4) => DATA,
+            (Kind::Sequence | Kind::Optional, 3) => Kind::Tensor,
+            (Kind::Sequence | Kind::Optional, 4) => Kind::Sparse,
+            (Kind::Sequence | Kind::Optional | Kind::Map, 5) => Kind::Sequence,
+            (Kind::Sequence | Kind::Optional, 6) => Kind::Map,
+            (Kind::Sequence | Kind::Optional, 7) => Kind::Optional,
+            (Kind::Model, 2..=4) | (Kind::Function, 1 | 10 | 13) | (Kind::Node, 3 | 4 | 7 | 8) => Kind::Name,
+            (Kind::Graph, 2) | (Kind::Attribute, 1 | 21) | (Kind::Tensor, 8) | (Kind::Type, 6) => Kind::Name,
+            (Kind::ValueInfo | Kind::Annotation | Kind::NodeDevice | Kind::Sharding, 1) => Kind::Name,
+            (Kind::Device, 1) | (Kind::Sequence | Kind::Map | Kind::Optional, 1) => Kind::Name,
+            (Kind::Type, 7) => Kind::Leaf(size_of::<wire::OpaqueType>()),
+            (Kind::Attribute, 7 | 8) | (Kind::Tensor, 1) | (Kind::Sparse, 3) | (Kind::Sharding, 2) => {
+                Kind::Packed
+            }
             _ => return None,
         })
+    }
+
+    /// True if the messages of the field are walked through too.
+    fn has_fields(self) -> bool {
+        !matches!(self, Kind::Leaf(_) | Kind::Data(_) | Kind::Name | Kind::Packed)
     }
 
     /// Size of the decoded struct, without what it points to.
@@ -101,7 +128,12 @@ impl Kind {
             Kind::Sharding => size_of::<wire::ShardingSpecProto>(),
             Kind::ShardedDim => size_of::<wire::ShardedDimProto>(),
             Kind::Device => size_of::<wire::DeviceConfigurationProto>(),
-            Kind::Leaf(bytes) => bytes,
+            Kind::Sequence => size_of::<wire::SequenceProto>(),
+            Kind::Map => size_of::<wire::MapProto>(),
+            Kind::Optional => size_of::<wire::OptionalProto>(),
+            Kind::Leaf(bytes) | Kind::Data(bytes) => bytes,
+            // A part of the struct around it.
+            Kind::Name | Kind::Packed => 0,
         }
     }
 }
@@ -109,20 +141,40 @@ impl Kind {
 /// Checks the framing of a model's bytes, and what decoding them will take.
 ///
 /// **Errors**: [`ImportError::Wire`] with the position.
-pub(crate) fn check(bytes: &[u8]) -> Result<(), ImportError> {
-    check_as(Kind::Model, bytes)
+pub(crate) fn check(bytes: &[u8], limits: &Limits) -> Result<(), ImportError> {
+    check_as(Kind::Model, bytes, limits)
 }
 
 /// As [`check`], for the bytes of a tensor.
 ///
 /// **Errors**: as [`check`].
-pub(crate) fn check_tensor(bytes: &[u8]) -> Result<(), ImportError> {
-    check_as(Kind::Tensor, bytes)
+pub(crate) fn check_tensor(bytes: &[u8], limits: &Limits) -> Result<(), ImportError> {
+    check_as(Kind::Tensor, bytes, limits)
 }
 
-fn check_as(kind: Kind, bytes: &[u8]) -> Result<(), ImportError> {
-    let allowed = bytes.len().saturating_mul(STRUCT_BYTES_PER_FILE_BYTE).saturating_add(STRUCT_BYTES_BASE);
-    let mut scan = Scan { bytes, at: 0, struct_bytes: 0, allowed };
+/// As [`check`], for the bytes of a sequence.
+///
+/// **Errors**: as [`check`].
+pub(crate) fn check_sequence(bytes: &[u8], limits: &Limits) -> Result<(), ImportError> {
+    check_as(Kind::Sequence, bytes, limits)
+}
+
+/// As [`check`], for the bytes of a map.
+///
+/// **Errors**: as [`check`].
+pub(crate) fn check_map(bytes: &[u8], limits: &Limits) -> Result<(), ImportError> {
+    check_as(Kind::Map, bytes, limits)
+}
+
+/// As [`check`], for the bytes of an optional value.
+///
+/// **Errors**: as [`check`].
+pub(crate) fn check_optional(bytes: &[u8], limits: &Limits) -> Result<(), ImportError> {
+    check_as(Kind::Optional, bytes, limits)
+}
+
+fn check_as(kind: Kind, bytes: &[u8], limits: &Limits) -> Result<(), ImportError> {
+    let mut scan = Scan { bytes, at: 0, needed: 0, limits };
     scan.message(kind, bytes.len(), 0)
         .map_err(|problem| ImportError::Wire { offset: scan.at.min(bytes.len()), problem })
 }
@@ -130,8 +182,9 @@ fn check_as(kind: Kind, bytes: &[u8]) -> Result<(), ImportError> {
 struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
-    struct_bytes: usize,
-    allowed: usize,
+    /// Bytes that the messages so far take once they are decoded.
+    needed: u64,
+    limits: &'a Limits,
 }
 
 impl Scan<'_> {
@@ -144,19 +197,25 @@ impl Scan<'_> {
             if key >> 3 == 0 || key > u64::from(u32::MAX) {
                 return Err(WireProblem::Field);
             }
+            let inner = kind.field(key >> 3);
+            let listed = matches!(inner, Some(Kind::Packed));
             match key & 7 {
                 0 => {
                     self.varint(end)?;
+                    self.count(if listed { LISTED_BYTES } else { 0 })?;
                 }
                 1 => self.skip(8, end)?,
-                5 => self.skip(4, end)?,
+                5 => {
+                    self.skip(4, end)?;
+                    self.count(if listed { LISTED_BYTES } else { 0 })?;
+                }
                 2 => {
                     let length = usize::try_from(self.varint(end)?).map_err(|_| WireProblem::Truncated)?;
                     let start = self.at;
                     self.skip(length, end)?;
-                    if let Some(inner) = kind.field(key >> 3) {
-                        self.count(inner)?;
-                        if !matches!(inner, Kind::Leaf(_)) {
+                    if let Some(inner) = inner {
+                        self.field(inner, start, length)?;
+                        if inner.has_fields() {
                             self.at = start;
                             self.message(inner, start + length, depth + 1)?;
                         }
@@ -168,9 +227,32 @@ impl Scan<'_> {
         Ok(())
     }
 
-    fn count(&mut self, kind: Kind) -> Result<(), WireProblem> {
-        self.struct_bytes = self.struct_bytes.saturating_add(kind.struct_bytes());
-        if self.struct_bytes > self.allowed { Err(WireProblem::Blowup) } else { Ok(()) }
+    /// Counts what a field of `length` bytes at `start` takes, without the messages in it.
+    fn field(&mut self, kind: Kind, start: usize, length: usize) -> Result<(), WireProblem> {
+        self.count(kind.struct_bytes() as u64)?;
+        match kind {
+            Kind::Name | Kind::Leaf(_) => {
+                if length > self.limits.name_bytes {
+                    return Err(WireProblem::Name(length as u64, self.limits.name_bytes as u64));
+                }
+                self.count(length as u64)
+            }
+            Kind::Packed => {
+                let bytes = self.bytes.get(start..start + length).unwrap_or_default();
+                // The last byte of each number has its top bit clear.
+                let numbers = bytes.iter().filter(|&&byte| byte < 0x80).count();
+                self.count(numbers as u64 * LISTED_BYTES)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), WireProblem> {
+        self.needed = self.needed.saturating_add(bytes);
+        match self.needed > self.limits.message_bytes {
+            true => Err(WireProblem::Blowup(self.limits.message_bytes)),
+            false => Ok(()),
+        }
     }
 
     fn skip(&mut self, length: usize, end: usize) -> Result<(), WireProblem> {
@@ -203,7 +285,7 @@ mod tests {
     use super::*;
 
     fn problem(bytes: &[u8]) -> Option<(usize, WireProblem)> {
-        match check(bytes) {
+        match check(bytes, &Limits::default()) {
             Ok(()) => None,
             Err(ImportError::Wire { offset, problem }) => Some((offset, problem)),
             Err(other) => panic!("{other}"),
@@ -230,7 +312,30 @@ mod tests {
         let mut model = vec![0x3a];
         prost::encoding::encode_varint(graph.len() as u64, &mut model);
         model.extend(graph);
-        assert_eq!(problem(&model).map(|p| p.1), Some(WireProblem::Blowup));
+        assert_eq!(problem(&model).map(|p| p.1), Some(WireProblem::Blowup(128 << 20)));
+    }
+
+    #[test]
+    fn long_names_and_lists_are_refused() {
+        // The model's graph (7), its first node (1): a name (3), or an attribute (5) with a list of integers (8).
+        let wrapped = |tags: &[u8], mut bytes: Vec<u8>| {
+            for tag in tags.iter().rev() {
+                let mut outer = vec![*tag];
+                prost::encoding::encode_varint(bytes.len() as u64, &mut outer);
+                outer.extend(bytes);
+                bytes = outer;
+            }
+            bytes
+        };
+        let limit = Limits::default().name_bytes as u64;
+        let name = |len: u64| problem(&wrapped(&[0x3a, 0x0a, 0x1a], vec![b'x'; len as usize]));
+        assert_eq!(name(limit), None);
+        assert_eq!(name(limit + 1).map(|p| p.1), Some(WireProblem::Name(limit + 1, limit)));
+        let single = wrapped(&[0x3a, 0x0a, 0x2a], [0x40, 0x01].repeat(9 << 20));
+        let packed = wrapped(&[0x3a, 0x0a, 0x2a, 0x42], vec![1; 9 << 20]);
+        for list in [single, packed] {
+            assert_eq!(problem(&list).map(|p| p.1), Some(WireProblem::Blowup(128 << 20)));
+        }
     }
 
     #[test]

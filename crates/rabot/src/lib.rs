@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+pub mod conformance;
 mod error;
 pub mod npz;
 mod options;

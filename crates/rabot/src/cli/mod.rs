@@ -18,6 +18,7 @@ mod demo;
 mod explain;
 mod golden;
 mod inspect;
+mod onnx_test;
 mod ops;
 mod passes;
 mod run;
@@ -64,6 +65,7 @@ enum Command {
     Golden(golden::GoldenArgs),
     Compile(compile::CompileArgs),
     Explain(explain::ExplainArgs),
+    OnnxTest(onnx_test::OnnxTestArgs),
     Ops(ops::OpsArgs),
     Passes(passes::PassesArgs),
     Targets(targets::TargetsArgs),
@@ -94,6 +96,7 @@ fn dispatch(command: Command) -> Result<Status, Failure> {
         Command::Golden(args) => golden::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::OnnxTest(args) => onnx_test::run(&args),
         Command::Ops(args) => ops::run(&args),
         Command::Passes(args) => passes::run(&args),
         Command::Targets(args) => targets::run(&args),
