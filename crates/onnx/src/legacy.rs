@@ -17,7 +17,6 @@ pub(crate) fn convert(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     match draft.op.as_str() {
         op if opset < 7 && BROADCASTING.contains(&op) => broadcast(&mut draft)?,
         "PRelu" if opset < 7 => channel_slope(&mut draft)?,
-        "Dropout" => dropout(&mut draft)?,
         "Upsample" => upsample(&mut draft)?,
         "Resize" => resize(&mut draft)?,
         "Split" => split(&mut draft)?,
@@ -73,23 +72,6 @@ fn channel_slope(draft: &mut Draft<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Inference drops nothing.
-fn dropout(draft: &mut Draft<'_>) -> Result<(), Failure> {
-    if let Some(training) = draft.fact(2) {
-        let off = training.constant.as_ref().is_some_and(|t| t.bytes().iter().all(|&byte| byte == 0));
-        if !off {
-            return Err(Failure::Unsupported {
-                reason: "training_mode is not constantly false".to_owned(),
-                hint: Some("export the model for inference"),
-            });
-        }
-    }
-    draft.inputs.truncate(1);
-    draft.attrs = Attrs::new();
-    draft.op = "Identity".to_owned();
-    Ok(())
-}
-
 /// `Upsample` is `Resize` that rounds down.
 fn upsample(draft: &mut Draft<'_>) -> Result<(), Failure> {
     if draft.opset < 7 {
@@ -100,6 +82,10 @@ fn upsample(draft: &mut Draft<'_>) -> Result<(), Failure> {
         draft.attrs.remove("height_scale");
         draft.attrs.remove("width_scale");
     }
+    // Scales are at least 1, and positions are rounded down.
+    if draft.attrs.str("mode", "nearest").map_err(wrong)? == "nearest" {
+        draft.attrs.set("nearest_mode", Attr::Str("floor".to_owned()));
+    }
     draft.op = "Resize".to_owned();
     draft.opset = 10;
     resize(draft)
@@ -108,7 +94,8 @@ fn upsample(draft: &mut Draft<'_>) -> Result<(), Failure> {
 /// Before opset 11 the operands were X and scales. Since then an empty list says that an operand is not used.
 fn resize(draft: &mut Draft<'_>) -> Result<(), Failure> {
     if draft.opset < 11 {
-        if draft.attrs.str("mode", "nearest").map_err(wrong)? == "nearest" {
+        let nearest = draft.attrs.str("mode", "nearest").map_err(wrong)? == "nearest";
+        if nearest && draft.attrs.get("nearest_mode").is_none() {
             let rounding = nearest_rounding(draft)?;
             draft.attrs.set("nearest_mode", Attr::Str(rounding.to_owned()));
         } else if draft.attrs.get("mode") == Some(&Attr::Str("bilinear".to_owned())) {

@@ -1,4 +1,4 @@
-//! Reads ONNX files into rabot's IR.
+//! Reads ONNX files into rabot's IR, and writes them.
 //!
 //! This crate knows nothing of passes or kernels. Everything in a file is untrusted.
 //!
@@ -14,13 +14,16 @@
 
 #![forbid(unsafe_code)]
 
+mod calls;
 mod compose;
 mod control;
 mod data;
 mod datum;
 mod dtype;
 mod error;
+mod export;
 mod external;
+mod flex;
 mod import;
 mod legacy;
 mod limits;
@@ -41,6 +44,7 @@ pub use error::{
     AttributeProblem, ExternalProblem, ImportError, TensorProblem, UnsupportedNode, UnsupportedNodes,
     WireProblem,
 };
+pub use export::{ExportError, ExportOptions, Exported, OLDEST_WRITTEN_OPSET, export, export_file};
 pub use import::{NEWEST_IR_VERSION, NEWEST_OPSET, import_bytes, import_file};
 pub use limits::Limits;
 pub use model::{Model, Notes};

@@ -30,7 +30,7 @@ impl<'a> Importer<'a> {
         }
         let label = self.names.unique(&format!("{}{}", env.prefix, node_label(node)));
         let source = format!("{}{}", env.prefix, node_label(node));
-        let attrs = self.attributes_but(node, "body", env)?;
+        let attrs = self.attributes_but(node, &["body"], env)?;
         let mut batched = false;
         let mut op = match node.op_type.as_str() {
             "Loop" => looped(proto, &attrs, &mut operands)?,

@@ -1,6 +1,7 @@
 //! One node of the file: its operands, its attributes, and what it becomes.
 
 use crate::error::{AttributeProblem, Failure, ImportError};
+use crate::flex;
 use crate::import::{Body, Converted, Env, Importer, Known, normalize_domain, value_name};
 use crate::names::node_label;
 use crate::upgrade::{self, Draft};
@@ -57,6 +58,9 @@ impl<'a> Importer<'a> {
             "Constant" => return self.constant(graph, body, node, env),
             "If" => return self.conditional(graph, body, node, env),
             "Loop" | "Scan" => return self.rounds(graph, body, node, opset, env),
+            "ai.onnx.preview.FlexAttention" if flex::holds_graphs(node) => {
+                return self.flex_attention(graph, body, node, opset, env);
+            }
             _ if !known => return Err(unknown_op(domain, &node.op_type)),
             _ => {}
         }
@@ -120,18 +124,19 @@ impl<'a> Importer<'a> {
     }
 
     fn attributes(&mut self, node: &'a NodeProto, env: &Env<'a>) -> Result<Attrs, Failure> {
-        self.attributes_but(node, "", env)
+        self.attributes_but(node, &[], env)
     }
 
-    /// The attributes of a node, without the one named `but`.
+    /// The attributes of a node, without those named in `but`.
     pub(crate) fn attributes_but(
         &mut self,
         node: &'a NodeProto,
-        but: &str,
+        but: &[&str],
         env: &Env<'a>,
     ) -> Result<Attrs, Failure> {
         let mut attrs = Attrs::new();
-        for (name, attribute) in resolved_attributes(node, env)?.into_iter().filter(|(name, _)| *name != but)
+        for (name, attribute) in
+            resolved_attributes(node, env)?.into_iter().filter(|(name, _)| !but.contains(name))
         {
             let value = self.attribute(node, name, attribute, env)?;
             attrs.set(name, value);

@@ -140,7 +140,7 @@ impl Draft<'_> {
 }
 
 /// Operators of which the newest form is another one.
-const OLDER: [&str; 3] = ["Dropout", "Upsample", "CastLike"];
+const OLDER: [&str; 2] = ["Upsample", "CastLike"];
 
 /// Name of an operator in the graph: that of its domain before it, unless that is ONNX's own.
 pub(crate) fn qualified(domain: &str, op: &str) -> String {
@@ -213,7 +213,6 @@ const TABLE: &[(&[&str], i64, Change)] = &[
     (&["Selu"], 6, Change::DefaultFloat("alpha", 1.6732)),
     (&["Selu"], 6, Change::DefaultFloat("gamma", 1.0507)),
     (&["Gemm"], 7, Change::Drop("broadcast")),
-    (&["Dropout"], 7, Change::Drop("is_test")),
 ];
 
 /// Reductions whose `axes` became an operand with opset 18. (`ReduceSum` was first, with 13.)

@@ -7,8 +7,9 @@
 //! every spatial dim of Y is 1. A NaN under the window gives NaN. Over no element at all, a maximum is the
 //! lowest value of its dtype, a mean NaN.
 //!
-//! The second output of ONNX's `MaxPool`, the indices, does not exist here, so `storage_order`, which speaks
-//! of nothing else, is read and dropped.
+//! With `num_outputs = 2`, an attribute of rabot's, `MaxPool` also gives where each maximum was found, the first of
+//! equals: an index (i64) into all of X, or, with `storage_order = 1`, that of planes stored by columns. A window
+//! over no element has −1. `storage_order` speaks of nothing else and is dropped without indices.
 //!
 //! **Dtypes**: f16, bf16, f32, f64; `MaxPool` i8 and u8 too.
 //! **Source**: <https://onnx.ai/onnx/operators/onnx__MaxPool.html>,
@@ -44,6 +45,17 @@ pub struct Pool {
     pub ceil_mode: bool,
     /// Averages count padding.
     pub count_include_pad: bool,
+    /// `MaxPool` has a second output.
+    pub indices: Option<StorageOrder>,
+}
+
+/// How planes are stored, for indices of their elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageOrder {
+    /// The last axis is the one without gaps.
+    Rows,
+    /// The first spatial axis is.
+    Columns,
 }
 
 impl Pool {
@@ -61,10 +73,10 @@ impl OpDef for Pool {
     fn from_attrs(name: &str, attrs: &Attrs) -> Result<Self, OpError> {
         let kind = if name == "MaxPool" { PoolKind::Max } else { PoolKind::Average };
         let own = match kind {
-            PoolKind::Max => ["ceil_mode", "storage_order"],
-            PoolKind::Average => ["ceil_mode", "count_include_pad"],
+            PoolKind::Max => &["ceil_mode", "storage_order", "num_outputs"][..],
+            PoolKind::Average => &["ceil_mode", "count_include_pad"],
         };
-        known_attrs(attrs, &[&Window::ATTRS[..], &own].concat())?;
+        known_attrs(attrs, &[&Window::ATTRS[..], own].concat())?;
         let window = Window::from_attrs(attrs)?;
         if window.kernel_shape.is_empty() {
             return Err(OpError::MissingAttribute("kernel_shape".to_owned()));
@@ -74,6 +86,7 @@ impl OpDef for Pool {
             window,
             ceil_mode: attrs.int("ceil_mode", 0)? != 0,
             count_include_pad: attrs.int("count_include_pad", 0)? != 0,
+            indices: indices_attr(attrs)?,
         })
     }
 
@@ -92,6 +105,10 @@ impl OpDef for Pool {
                 attrs.set(name, Attr::Int(1));
             }
         }
+        if let Some(order) = self.indices {
+            attrs.set("num_outputs", Attr::Int(2));
+            attrs.set("storage_order", Attr::Int(i64::from(order == StorageOrder::Columns)));
+        }
         attrs
     }
 
@@ -102,7 +119,11 @@ impl OpDef for Pool {
         let [batch, channels, spatial @ ..] = x.shape() else { return Err(no_plane(x)) };
         let mut shape = vec![batch.clone(), channels.clone()];
         shape.extend(self.geometry(spatial)?.output);
-        Ok(vec![Fact::of_type(x.dtype(), shape)])
+        let mut facts = vec![Fact::of_type(x.dtype(), shape.clone())];
+        if self.indices.is_some() {
+            facts.push(Fact::of_type(DType::I64, shape));
+        }
+        Ok(facts)
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
@@ -117,8 +138,11 @@ impl OpDef for Pool {
             false => (0..table.positions).map(|p| data_taps(&table, p).count() as f64).collect(),
         };
         let plane: usize = input.iter().product();
+        if let Some(order) = self.indices {
+            return maxima(x, &shape, &table, order);
+        }
         let (values, mut y) = (x.to_f64s(), filled(&shape, 0.0)?);
-        for (channel, y) in y.chunks_exact_mut(table.positions).enumerate() {
+        for (channel, y) in y.chunks_exact_mut(table.positions.max(1)).enumerate() {
             let x = &values[channel * plane..][..plane];
             for (position, y) in y.iter_mut().enumerate() {
                 let taken = data_taps(&table, position).map(|offset| x[offset]);
@@ -130,6 +154,63 @@ impl OpDef for Pool {
         }
         Ok(vec![Tensor::from_f64s(dtype, &shape, &y)])
     }
+}
+
+/// The attribute `num_outputs` and what `storage_order` then says.
+fn indices_attr(attrs: &Attrs) -> Result<Option<StorageOrder>, OpError> {
+    let order = match attrs.int("storage_order", 0)? {
+        0 => StorageOrder::Rows,
+        1 => StorageOrder::Columns,
+        other => return Err(attribute("storage_order", other, "expected 0 or 1")),
+    };
+    match attrs.int("num_outputs", 1)? {
+        1 => Ok(None),
+        2 => Ok(Some(order)),
+        other => Err(attribute("num_outputs", other, "expected 1 or 2")),
+    }
+}
+
+fn attribute(name: &str, value: i64, reason: &str) -> OpError {
+    OpError::Attribute { name: name.to_owned(), value: value.to_string(), reason: reason.to_owned() }
+}
+
+/// Maxima and where they are.
+fn maxima(x: &Tensor, shape: &[usize], table: &TapTable, order: StorageOrder) -> Result<Vec<Tensor>, OpError> {
+    let input = &x.shape()[2..];
+    let plane: usize = input.iter().product();
+    let values = x.to_f64s();
+    let (mut y, mut indices) = (filled(shape, lowest(x.dtype()))?, filled(shape, -1i64)?);
+    let results = y.chunks_exact_mut(table.positions.max(1)).zip(indices.chunks_exact_mut(table.positions.max(1)));
+    for (channel, (y, indices)) in results.enumerate() {
+        let x = &values[channel * plane..][..plane];
+        for (position, (y, index)) in y.iter_mut().zip(indices).enumerate() {
+            let mut found: Option<usize> = None;
+            for offset in data_taps(table, position) {
+                let value = x[offset];
+                if found.is_none_or(|best| value > x[best] || value.is_nan() && !x[best].is_nan()) {
+                    found = Some(offset);
+                }
+            }
+            if let Some(found) = found {
+                *y = x[found];
+                let within = if order == StorageOrder::Rows { found } else { by_columns(found, input) };
+                *index = (channel * plane + within) as i64;
+            }
+        }
+    }
+    Ok(vec![Tensor::from_f64s(x.dtype(), shape, &y), Tensor::from_i64s(DType::I64, shape, &indices)])
+}
+
+/// The row-major offset into a plane as that of a plane whose first axis has no gaps.
+fn by_columns(mut offset: usize, plane: &[usize]) -> usize {
+    let mut step: usize = plane.iter().product();
+    let mut result = 0;
+    for &size in plane.iter().rev() {
+        step /= size;
+        result += offset % size * step;
+        offset /= size;
+    }
+    result
 }
 
 fn data_taps(table: &TapTable, position: usize) -> impl Iterator<Item = usize> + '_ {
@@ -290,6 +371,21 @@ mod tests {
         let symbolic =
             shape(&op("GlobalMaxPool", Attrs::new()), &[vec![sym("n"), num(3), sym("h")]]).unwrap().0;
         assert_eq!(symbolic, [sym("n"), num(3), num(1)]);
+    }
+
+    #[test]
+    fn indices_count_through_all_channels() {
+        let x = f32s(&[1, 2, 2, 3], &[1., 5., 5., 2., 0., 3., 9., 1., 1., 1., 1., 9.]);
+        let with = |order| {
+            let attrs = attrs(&[2, 2], &[1, 1], &[0, 0, 0, 0]).with("num_outputs", Attr::Int(2));
+            op("MaxPool", attrs.with("storage_order", Attr::Int(order)))
+        };
+        let indices = |order| with(order).eval(&[Some(&x)]).unwrap()[1].to_i64s();
+        assert_eq!(values(&with(0), &[&x]), [5., 5., 9., 9.]);
+        assert_eq!(indices(0), [1, 1, 6, 11]);
+        assert_eq!(indices(1), [2, 2, 6, 11]);
+        let nothing = op("MaxPool", attrs(&[1], &[1], &[1, 0]).with("num_outputs", Attr::Int(2)));
+        assert_eq!(nothing.eval(&[Some(&f32s(&[1, 1, 1], &[7.]))]).unwrap()[1].to_i64s(), [-1, 0]);
     }
 
     #[test]

@@ -10,16 +10,17 @@ mod einsum;
 mod elementwise;
 mod emit;
 mod extent;
+pub(crate) mod flex;
 mod loss;
 mod masks;
 mod ml;
 mod movement;
 mod norm;
+mod quantized;
 mod random;
 mod recurrent;
-mod signal;
-mod quantized;
 mod rotary;
+mod signal;
 mod training;
 mod vision;
 
@@ -38,6 +39,7 @@ const TABLES: &[&[Row]] = &[
     basic::TABLE,
     norm::TABLE,
     attention::TABLE,
+    flex::TABLE,
     quantized::TABLE,
     rotary::TABLE,
     dropout::TABLE,

@@ -307,7 +307,9 @@ fn batch(mut draft: Draft<'_>) -> Result<Converted, Failure> {
         }
     }
     let y = match batch.spatial {
-        true => draft.node_with("BatchNormalization", &attrs, &[x, operands[1], operands[2], mean, variance])?,
+        true => {
+            draft.node_with("BatchNormalization", &attrs, &[x, operands[1], operands[2], mean, variance])?
+        }
         false => by_feature(&mut draft, [x, operands[1], operands[2], mean, variance], batch.epsilon)?,
     };
     outputs.insert(0, Some(y));
