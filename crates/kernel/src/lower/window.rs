@@ -182,8 +182,10 @@ impl Lowering<'_, '_, '_> {
         let dilated = geometry.dilations.iter().any(|&d| d > 1);
         let padded_average = pool.kind == PoolKind::Average
             && geometry.pads_begin.iter().chain(&geometry.pads_end).any(|p| !p.is(0));
-        if padded_average && dilated {
-            return self.lower_host(id, "averages over dilated windows with padding");
+        // What a window counts then depends on its position.
+        let border = padded_average || (pool.kind == PoolKind::Average && pool.ceil_mode);
+        if border && dilated {
+            return self.lower_host(id, "averages over dilated windows that reach over the edge");
         }
         let result = self.graph.fact(output).shape().to_vec();
         let pads = reach(&geometry, &spatial, &result);
@@ -195,8 +197,7 @@ impl Lowering<'_, '_, '_> {
         let padded = self.padded(id, &source, &pads, fill);
         let windows = Windows::new(&padded, &geometry, &result);
         let target = self.allocate(output);
-        let border = padded_average || (pool.kind == PoolKind::Average && pool.ceil_mode);
-        // What a window counts depends on its position along each axis, which a merged loop does not know.
+        // The position along each axis, which a merged loop does not know.
         let cuts: Vec<usize> = if border { (2..result.len()).collect() } else { vec![] };
         let mut kernel = WindowKernel::new(&result, &[&windows.input, &target], &geometry.kernel, &cuts);
         let (mut dag, access) = (Dag::default(), windows.access(&mut kernel));
