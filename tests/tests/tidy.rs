@@ -12,12 +12,13 @@ const FUNCTION_LINES: usize = 60;
 /// Stands in the lines above a function that is longer, followed by the reason.
 const LONG: &str = "// tidy: long, because ";
 /// Crates with `unsafe` in them.
-const UNSAFE: [&str; 3] = ["crates/codegen", "crates/runtime", "crates/mmap"];
+const UNSAFE: [&str; 4] = ["crates/codegen", "crates/runtime", "crates/mmap", "crates/guard"];
 
 /// What each crate may depend on, of the workspace.
 const ARROWS: &[(&str, &[&str])] = &[
     ("crates/tensor", &[]),
     ("crates/mmap", &[]),
+    ("crates/guard", &[]),
     ("crates/target", &[]),
     ("crates/ir", &["tensor"]),
     ("crates/rewrite", &["ir", "tensor"]),
@@ -30,7 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("crates/debug", &["codegen", "ir", "kernel", "passes", "rewrite", "runtime", "target", "tensor"]),
     (
         "crates/rabot",
-        &["codegen", "debug", "ir", "kernel", "onnx", "passes", "rewrite", "runtime", "target", "tensor"],
+        &["codegen", "debug", "guard", "ir", "kernel", "onnx", "passes", "rewrite", "runtime", "target", "tensor"],
     ),
     ("tests", &["filetest", "ir", "kernel", "rabot", "rewrite", "target", "tensor"]),
 ];

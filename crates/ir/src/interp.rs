@@ -3,7 +3,7 @@
 //! It evaluates node by node with the plain loops of `ops`, and drops a value after its last use.
 
 use crate::ops::{Op, OpError};
-use crate::{Datum, Graph, GraphError, NodeId, Value};
+use crate::{Datum, Graph, GraphError, NodeId, Value, budget};
 use indexmap::IndexMap;
 use rabot_tensor::{DType, Tensor};
 use std::collections::HashMap;
@@ -210,7 +210,8 @@ fn evaluate_node(
 ) -> Result<Vec<Datum>, InterpError> {
     let node = graph.node(id);
     let operands: Vec<Option<&Datum>> = node.inputs.iter().map(|i| i.and_then(|v| values.get(&v))).collect();
-    node.op.eval_data(&operands).map_err(|error| {
+    let result = budget::check_time().and_then(|()| node.op.eval_data(&operands));
+    result.map_err(|error| {
         let types = operands.iter().map(|t| match t {
             Some(datum) => datum.to_string(),
             None => "-".to_owned(),

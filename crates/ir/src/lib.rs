@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod attrs;
+pub mod budget;
 mod datum;
 mod dim;
 mod graph;

@@ -1,9 +1,12 @@
 //! Memory-mapped files as shared bytes: the one place outside code generation and run time that needs `unsafe`.
 
 use bytes::Bytes;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
 use std::sync::{Mutex, PoisonError};
 
 /// Where files are mapped: address and length. [`release`] may touch nothing else.
@@ -18,7 +21,13 @@ const MAP_FROM_BYTES: u64 = 1 << 20;
 pub fn map_file(path: &Path) -> io::Result<Bytes> {
     // Before opening: to open a pipe blocks until somebody writes to it.
     check_regular(&fs::metadata(path)?)?;
-    let file = File::open(path)?;
+    map_open(File::open(path)?)
+}
+
+/// As [`map_file`], of a file that is open.
+///
+/// **Errors**: the file cannot be mapped, or is no regular file.
+pub fn map_open(file: File) -> io::Result<Bytes> {
     let metadata = file.metadata()?;
     check_regular(&metadata)?;
     if metadata.len() < MAP_FROM_BYTES {
@@ -32,6 +41,48 @@ pub fn map_file(path: &Path) -> io::Result<Bytes> {
     // them), and reading past a truncated end raises SIGBUS, which ends the process and corrupts nothing.
     let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file)? };
     Ok(Bytes::from_owner(Mapping::new(map)))
+}
+
+/// Opens a file below a folder without following a link: neither as the file nor as a folder on the way. Each step is
+/// taken from the folder that is open already, so nothing can be swapped between a look and the opening. A pipe or
+/// device is opened without waiting and without becoming the terminal; [`map_open`] refuses it.
+///
+/// **Errors**: the path is empty, absolute or has `..`; something on it is a link or absent.
+pub fn open_below(folder: &Path, path: &Path) -> io::Result<File> {
+    let refused = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text);
+    let mut names = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => names.push(CString::new(name.as_bytes())?),
+            Component::CurDir => {}
+            _ => return Err(refused("the path leads out of the folder")),
+        }
+    }
+    let Some(last) = names.pop() else { return Err(refused("the path is empty")) };
+    let mut at = File::open(folder)?;
+    for name in &names {
+        at = open_at(&at, name, libc::O_DIRECTORY)?;
+    }
+    open_at(&at, &last, libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+fn open_at(folder: &File, name: &CStr, flags: libc::c_int) -> io::Result<File> {
+    let flags = flags | libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: the name is a C string and the descriptor is open, both for the whole call.
+    let descriptor = unsafe { libc::openat(folder.as_raw_fd(), name.as_ptr(), flags) };
+    if descriptor < 0 {
+        let error = io::Error::last_os_error();
+        // ELOOP says that the last part is a link; for a folder the system says ENOTDIR of the link.
+        return Err(match error.raw_os_error() {
+            Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"),
+            Some(libc::ENOTDIR) => {
+                io::Error::new(io::ErrorKind::InvalidInput, "a part of its path is a symbolic link or no folder")
+            }
+            _ => error,
+        });
+    }
+    // SAFETY: the descriptor was just opened and belongs to nobody else.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
 }
 
 /// A mapping that is in [`MAPPINGS`] as long as it lives.
@@ -112,6 +163,25 @@ mod tests {
         assert_eq!(mapped, contents);
         release(&contents);
         assert_eq!(contents[4096], (4096 % 253) as u8);
+    }
+
+    #[test]
+    fn files_below_a_folder_are_opened_without_following_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("folder");
+        fs::create_dir_all(folder.join("sub")).unwrap();
+        fs::write(dir.path().join("secret"), "secret").unwrap();
+        fs::write(folder.join("sub/data"), "data").unwrap();
+        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, folder.join(name)).unwrap();
+        link("../secret", "link");
+        link("sub", "linked");
+        let read = |path: &str| map_open(open_below(&folder, Path::new(path))?);
+        assert_eq!(read("sub/data").unwrap(), "data");
+        assert_eq!(read("./sub/./data").unwrap(), "data");
+        for path in ["", ".", "..", "../secret", "sub/../../secret", "link", "linked/data", "/etc/passwd", "sub"] {
+            assert_eq!(read(path).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{path}");
+        }
+        assert_eq!(read("absent").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

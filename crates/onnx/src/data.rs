@@ -12,6 +12,11 @@ use rabot_tensor::{Tensor, pack_bits};
 
 /// The bytes of a `TensorProto` with this name.
 pub fn write_tensor(name: &str, tensor: &Tensor) -> Vec<u8> {
+    tensor_proto(name, tensor).encode_to_vec()
+}
+
+/// A tensor as a message. Data are shared, unless elements are packed.
+pub(crate) fn tensor_proto(name: &str, tensor: &Tensor) -> TensorProto {
     // Dims are at most isize::MAX: the tensor is in memory.
     let mut proto = TensorProto {
         dims: tensor.shape().iter().map(|&dim| dim as i64).collect(),
@@ -25,7 +30,7 @@ pub fn write_tensor(name: &str, tensor: &Tensor) -> Vec<u8> {
         }
         None => proto.raw_data = Some(raw(tensor)),
     }
-    proto.encode_to_vec()
+    proto
 }
 
 /// Elements as files hold them: those of less than 8 bits packed.
@@ -40,7 +45,7 @@ fn raw(tensor: &Tensor) -> Bytes {
 ///
 /// **Errors**: the bytes are no such message, or its data are not what its type says.
 pub fn read_tensor(bytes: Bytes, label: &str, limits: &Limits) -> Result<(String, Tensor), ImportError> {
-    scan::check_tensor(&bytes)?;
+    scan::check_tensor(&bytes, limits)?;
     let proto = TensorProto::decode(bytes)?;
     let tensor = TensorReader::new(None, limits).read(&proto, label)?;
     Ok((proto.name, tensor))

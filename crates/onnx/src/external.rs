@@ -1,22 +1,32 @@
 //! Tensor data in files beside the model.
 
 use crate::error::ExternalProblem;
+use crate::limits::Limits;
 use crate::wire::StringStringEntryProto;
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+
+/// Keys of `external_data` that say where the data are.
+const KEYS: [&str; 3] = ["location", "offset", "length"];
+/// Keys that are known and not needed: a hash that writers seldom set, and tables of ONNX Runtime for its own kernels.
+const IGNORED: [&str; 2] = ["checksum", "prepacked"];
 
 /// The files beside a model, each mapped once.
 pub(crate) struct ExternalFiles {
     folder: Option<PathBuf>,
     limit: u64,
-    mapped: HashMap<String, Bytes>,
+    follow_links: bool,
+    mapped: HashMap<PathBuf, Bytes>,
 }
 
 impl ExternalFiles {
-    /// Files within `folder`, each of at most `limit` bytes.
-    pub(crate) fn new(folder: Option<&Path>, limit: u64) -> Self {
-        ExternalFiles { folder: folder.map(Path::to_owned), limit, mapped: HashMap::new() }
+    /// Files within `folder`, within limits.
+    pub(crate) fn new(folder: Option<&Path>, limits: &Limits) -> Self {
+        let (limit, follow_links) = (limits.file_bytes, limits.follow_links);
+        ExternalFiles { folder: folder.map(Path::to_owned), limit, follow_links, mapped: HashMap::new() }
     }
 
     /// The `expected` bytes of a tensor, as its `external_data` entries say where. **Errors**: with the location.
@@ -27,11 +37,11 @@ impl ExternalFiles {
     ) -> Result<Bytes, (String, ExternalProblem)> {
         let entry = |key: &str| entries.iter().find(|e| e.key == key).map(|e| e.value.as_str());
         let location = entry("location").unwrap_or_default();
-        let result = number("offset", entry("offset")).and_then(|offset| {
-            let length = number("length", entry("length"))?;
-            self.slice(location, offset.unwrap_or(0), length, expected as u64)
+        let result = check_keys(entries).and_then(|()| {
+            let offset = number("offset", entry("offset"))?.unwrap_or(0);
+            self.slice(location, offset, number("length", entry("length"))?, expected as u64)
         });
-        result.map_err(|problem| (location.to_owned(), problem))
+        result.map_err(|problem| (shortened(location), problem))
     }
 
     fn slice(
@@ -54,26 +64,63 @@ impl ExternalFiles {
     }
 
     fn map(&mut self, location: &str) -> Result<Bytes, ExternalProblem> {
-        if let Some(bytes) = self.mapped.get(location) {
+        let within = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if location.is_empty() || !Path::new(location).components().all(|part| within(&part)) {
+            return Err(ExternalProblem::Outside);
+        }
+        // One file has many spellings, and is mapped once.
+        let normal = Path::new(location).components().filter(|part| matches!(part, Component::Normal(_)));
+        let path: PathBuf = normal.collect();
+        if let Some(bytes) = self.mapped.get(&path) {
             return Ok(bytes.clone());
         }
-        let folder = self.folder.as_ref().ok_or(ExternalProblem::NoFolder)?.canonicalize()?;
-        let within = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-        if location.is_empty() || !Path::new(location).components().all(within) {
-            return Err(ExternalProblem::Outside);
+        let folder = self.folder.as_ref().ok_or(ExternalProblem::NoFolder)?;
+        let file = match self.follow_links {
+            true => {
+                // A pipe would be waited for.
+                match std::fs::metadata(folder.join(&path))?.is_file() {
+                    true => File::open(folder.join(&path))?,
+                    false => return Err(ExternalProblem::Kind),
+                }
+            }
+            false => rabot_mmap::open_below(folder, &path)?,
+        };
+        // Of the file that is open: what was looked at is what is read.
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(ExternalProblem::Kind);
         }
-        // Links are followed first, so that what is checked is what is opened.
-        let path = folder.join(location).canonicalize()?;
-        if !path.starts_with(&folder) {
-            return Err(ExternalProblem::Outside);
+        if metadata.nlink() > 1 && !self.follow_links {
+            return Err(ExternalProblem::HardLink(metadata.nlink()));
         }
-        let bytes = rabot_mmap::map_file(&path)?;
-        if bytes.len() as u64 > self.limit {
-            return Err(ExternalProblem::Limit { actual: bytes.len() as u64, limit: self.limit });
+        if metadata.len() > self.limit {
+            return Err(ExternalProblem::Limit { actual: metadata.len(), limit: self.limit });
         }
-        self.mapped.insert(location.to_owned(), bytes.clone());
+        let bytes = rabot_mmap::map_open(file)?;
+        self.mapped.insert(path, bytes.clone());
         Ok(bytes)
     }
+}
+
+/// **Errors**: a key is not known, or there twice, so that two readers could understand two things.
+fn check_keys(entries: &[StringStringEntryProto]) -> Result<(), ExternalProblem> {
+    let mut seen = [false; KEYS.len()];
+    for entry in entries {
+        match KEYS.iter().position(|key| *key == entry.key) {
+            Some(at) if std::mem::replace(&mut seen[at], true) => {
+                return Err(ExternalProblem::Twice(KEYS[at]));
+            }
+            Some(_) => {}
+            None if IGNORED.iter().any(|key| entry.key.starts_with(key)) => {}
+            None => return Err(ExternalProblem::Key(shortened(&entry.key))),
+        }
+    }
+    Ok(())
+}
+
+/// Text of a file, short enough for a message.
+fn shortened(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 fn number(key: &'static str, value: Option<&str>) -> Result<Option<u64>, ExternalProblem> {
@@ -101,27 +148,55 @@ mod tests {
         std::fs::write(folder.join("sub/data"), [1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
         std::os::unix::fs::symlink(outer.path().join("secret"), folder.join("link")).unwrap();
         std::os::unix::fs::symlink("sub/data", folder.join("inner")).unwrap();
-        let mut files = ExternalFiles::new(Some(&folder), 1 << 20);
+        std::os::unix::fs::symlink("sub", folder.join("folder")).unwrap();
+        std::fs::write(folder.join("first"), [0; 8]).unwrap();
+        std::fs::hard_link(folder.join("first"), folder.join("hard")).unwrap();
+        let mut files = ExternalFiles::new(Some(&folder), &Limits::default());
 
         let at = entries(&[("location", "./sub/data"), ("offset", "4"), ("length", "4")]);
         assert_eq!(files.read(&at, 4).unwrap(), [5, 6, 7, 8][..]);
-        assert_eq!(files.read(&entries(&[("location", "inner")]), 8).unwrap().len(), 8);
         let secret = outer.path().join("secret");
-        for location in ["../secret", "sub/../../secret", secret.to_str().unwrap(), "link", ""] {
+        for location in ["../secret", "sub/../../secret", secret.to_str().unwrap(), "", "sub/.."] {
             let error = files.read(&entries(&[("location", location)]), 8).unwrap_err();
             assert!(matches!(error.1, ExternalProblem::Outside), "{location}: {error:?}");
         }
-        assert!(matches!(
-            files.read(&entries(&[("location", "sub")]), 8),
-            Err((_, ExternalProblem::Read(_)))
-        ));
+        for location in ["link", "inner", "folder/data", "sub/data/", "\0"] {
+            let error = files.read(&entries(&[("location", location)]), 8);
+            let read = location == "sub/data/";
+            assert!(read == error.is_ok(), "{location}: {error:?}");
+            assert!(read || matches!(error, Err((_, ExternalProblem::Read(_)))), "{location}: {error:?}");
+        }
+        assert!(matches!(files.read(&entries(&[("location", "sub")]), 8), Err((_, ExternalProblem::Kind))));
+        let hard = files.read(&entries(&[("location", "hard")]), 8);
+        assert!(matches!(hard, Err((_, ExternalProblem::HardLink(2)))), "{hard:?}");
+
+        let trusting = Limits { follow_links: true, ..Limits::default() };
+        let mut files = ExternalFiles::new(Some(&folder), &trusting);
+        for location in ["link", "inner", "folder/data", "hard"] {
+            assert_eq!(files.read(&entries(&[("location", location)]), 8).unwrap().len(), 8, "{location}");
+        }
+        assert!(files.read(&entries(&[("location", "../secret")]), 8).is_err());
+    }
+
+    #[test]
+    fn entries_are_known_and_there_once() {
+        let mut files = ExternalFiles::new(None, &Limits::default());
+        let mut read = |pairs: &[(&str, &str)]| files.read(&entries(pairs), 8).unwrap_err().1;
+        assert!(matches!(read(&[("location", "x"), ("basepath", "/")]), ExternalProblem::Key(_)));
+        assert!(matches!(read(&[("location", "x"), ("location", "y")]), ExternalProblem::Twice("location")));
+        assert!(matches!(read(&[("location", "x"), ("checksum", "00")]), ExternalProblem::NoFolder));
+        for offset in ["-1", "1e9", "0x10", "99999999999999999999", " 1", ""] {
+            let error = read(&[("location", "x"), ("offset", offset)]);
+            assert!(matches!(error, ExternalProblem::Number { key: "offset", .. }), "{offset}: {error}");
+        }
     }
 
     #[test]
     fn ranges_are_checked() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("data"), [0; 8]).unwrap();
-        let mut files = ExternalFiles::new(Some(folder.path()), 8);
+        let mut files =
+            ExternalFiles::new(Some(folder.path()), &Limits { file_bytes: 8, ..Limits::default() });
         let mut read = |offset: &str, length: &str, expected| {
             let pairs = [("location", "data"), ("offset", offset), ("length", length)];
             files.read(&entries(&pairs), expected).map_err(|e| e.1)

@@ -2,6 +2,7 @@
 
 use crate::error::{Failure, ImportError, UnsupportedNode, UnsupportedNodes};
 use crate::limits::Limits;
+use crate::model::{Model, Notes, doc_text, metadata};
 use crate::names::{UniqueNames, node_label, operands};
 use crate::scan;
 use crate::tensor::TensorReader;
@@ -24,27 +25,6 @@ pub const NEWEST_OPSET: i64 = 28;
 /// The newest version of the file format that the importer knows.
 pub const NEWEST_IR_VERSION: i64 = 14;
 
-/// A model as rabot holds it, and what its file says of it.
-#[derive(Clone, Debug)]
-pub struct Model {
-    /// The graph; functions are inlined, constants share the file's bytes.
-    pub graph: Graph,
-    /// Version of the file format.
-    pub ir_version: i64,
-    /// Versions of the operator sets by domain; ONNX's own is the empty domain.
-    pub opsets: IndexMap<String, i64>,
-    /// Tool that wrote the file.
-    pub producer_name: String,
-    /// Its version.
-    pub producer_version: String,
-    /// Namespace of the model.
-    pub domain: String,
-    /// Version of the model.
-    pub model_version: i64,
-    /// What the writer noted, by key.
-    pub metadata: IndexMap<String, String>,
-}
-
 /// Reads a model from a file. Large files are memory-mapped, and weights stay where they are.
 ///
 /// **Errors**: the file cannot be read, is no valid model, exceeds a limit, or holds what rabot does not support.
@@ -62,6 +42,7 @@ pub fn import_file(path: &Path, limits: &Limits) -> Result<Model, ImportError> {
 pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, limits: &Limits) -> Result<Model, ImportError> {
     let proto = decode(bytes, limits)?;
     let graph_proto = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
+    crate::calls::check(&proto, limits)?;
     let mut importer = Importer::new(&proto, base_dir, limits);
     let env = Env {
         opsets: opsets(&proto.opset_import, proto.ir_version),
@@ -73,12 +54,15 @@ pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, limits: &Limits) -> R
     if !importer.unsupported.is_empty() {
         return Err(ImportError::Unsupported(UnsupportedNodes(importer.unsupported)));
     }
-    let metadata = proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone()));
+    let graph_notes = Notes::of(&graph_proto.doc_string, &graph_proto.metadata_props);
     Ok(Model {
         graph: graph.ok_or(ImportError::NoGraph)?,
         ir_version: proto.ir_version,
         opsets: env.opsets.iter().map(|(domain, version)| ((*domain).to_owned(), *version)).collect(),
-        metadata: metadata.collect(),
+        metadata: metadata(&proto.metadata_props),
+        doc: doc_text(&proto.doc_string),
+        graph_notes: graph_notes.unwrap_or_default(),
+        node_notes: importer.node_notes,
         producer_name: proto.producer_name,
         producer_version: proto.producer_version,
         domain: proto.domain,
@@ -93,7 +77,7 @@ pub(crate) fn decode(bytes: Bytes, limits: &Limits) -> Result<ModelProto, Import
         let what = "bytes of the model file".to_owned();
         return Err(ImportError::Limit { what, actual, limit, field: "file_bytes" });
     }
-    scan::check(&bytes)?;
+    scan::check(&bytes, limits)?;
     Ok(ModelProto::decode(bytes)?)
 }
 
@@ -176,6 +160,7 @@ pub(crate) struct Importer<'a> {
     /// Functions being inlined, outermost first.
     pub(crate) active: Vec<FunctionId<'a>>,
     pub(crate) names: UniqueNames,
+    node_notes: IndexMap<String, Notes>,
     depth: usize,
     nodes: usize,
     unsupported: Vec<UnsupportedNode>,
@@ -192,6 +177,7 @@ impl<'a> Importer<'a> {
             functions: proto.functions.iter().map(|f| (id(f), f)).collect(),
             active: Vec::new(),
             names: UniqueNames::default(),
+            node_notes: IndexMap::new(),
             depth: 0,
             nodes: 0,
             unsupported: Vec::new(),
@@ -425,6 +411,9 @@ impl<'a> Importer<'a> {
         used: &HashSet<&str>,
         env: &Env<'a>,
     ) -> Result<(), ImportError> {
+        if let Some(notes) = Notes::of(&node.doc_string, &node.metadata_props) {
+            self.node_notes.insert(format!("{}{}", env.prefix, node_label(node)), notes);
+        }
         let failure = match self.convert(graph, body, node, env) {
             Ok(converted) => {
                 let missing = bind(graph, body, node, &converted, used, env);

@@ -7,6 +7,7 @@ use crate::limits::Limits;
 use crate::wire::{
     DimensionValue, GraphProto, ModelProto, NodeProto, TensorProto, TensorType, TypeValue, ValueInfoProto,
 };
+use bytes::Bytes;
 use indexmap::IndexMap;
 use std::collections::HashSet;
 use std::path::Path;
@@ -39,7 +40,13 @@ pub struct Outline {
 /// **Errors**: the file cannot be read, or holds no model.
 pub fn outline_file(path: &Path, limits: &Limits) -> Result<Outline, ImportError> {
     let read = rabot_mmap::map_file(path);
-    let bytes = read.map_err(|error| ImportError::Read { path: path.to_owned(), error })?;
+    outline_bytes(read.map_err(|error| ImportError::Read { path: path.to_owned(), error })?, limits)
+}
+
+/// Reads the outline of a model.
+///
+/// **Errors**: the bytes hold no model.
+pub fn outline_bytes(bytes: Bytes, limits: &Limits) -> Result<Outline, ImportError> {
     let proto = decode(bytes, limits)?;
     let graph = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
     let mut outline = head(&proto);
@@ -97,7 +104,8 @@ impl Outline {
     fn tensor(&mut self, tensor: &TensorProto) {
         let dims = tensor.dims.iter().map(|&dim| u64::try_from(dim).unwrap_or(0));
         let elements = dims.fold(1u64, u64::saturating_mul);
-        *self.weights.entry(dtype_text(tensor.data_type)).or_insert(0) += elements;
+        let known = self.weights.entry(dtype_text(tensor.data_type)).or_insert(0);
+        *known = known.saturating_add(elements);
         let item_bytes = dtype::from_code(tensor.data_type).map_or(0, |dtype| dtype.size_bytes() as u64);
         self.weights_bytes = self.weights_bytes.saturating_add(elements.saturating_mul(item_bytes));
     }

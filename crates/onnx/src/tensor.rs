@@ -30,7 +30,7 @@ impl TensorReader {
     /// A reader for the tensors of a model in `folder`.
     pub(crate) fn new(folder: Option<&Path>, limits: &Limits) -> Self {
         TensorReader {
-            external: ExternalFiles::new(folder, limits.file_bytes),
+            external: ExternalFiles::new(folder, limits),
             tensor_bytes: limits.tensor_bytes,
             rank: limits.rank,
             sparse_limit: limits.sparse_bytes,

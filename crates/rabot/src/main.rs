@@ -4,6 +4,10 @@
 
 mod cli;
 
+/// Counts, so that `--max-memory` holds.
+#[global_allocator]
+static ALLOCATOR: rabot_guard::Allocator = rabot_guard::Allocator;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }

@@ -81,7 +81,7 @@ impl Pass for Fold {
 
     fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
         let mut report = Report::default();
-        let mut budget = self.max_bytes;
+        let mut budget = self.max_bytes.min(rabot_ir::budget::current().folded_bytes);
         fold(graph, &mut budget, &mut report)?;
         Ok(report)
     }

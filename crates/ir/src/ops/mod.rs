@@ -53,18 +53,18 @@ pub use control::{If, Loop, MAX_TRIPS, Rounds, Scan, widen};
 pub use conv::{Conv, ConvTranspose};
 pub use dropout::Dropout;
 pub use gather::Gather;
-pub use image::{ImageDecoder, PixelFormat};
 pub use generate::{ConstantOfShape, Range};
+pub use image::{ImageDecoder, PixelFormat};
 pub use index::{
-    Col2Im, Compress, Cumulate, GatherElements, GatherNd, Reduction, ReverseSequence, ScatterElements, ScatterNd,
-    TensorScatter,
+    Col2Im, Compress, Cumulate, GatherElements, GatherNd, Reduction, ReverseSequence, ScatterElements,
+    ScatterNd, TensorScatter,
 };
 pub use linear_attention::LinearAttention;
 pub use lp_pool::LpPool;
 pub use matmul::{Gemm, MatMul};
 pub use ml::{
-    CastMap, DictVectorizer, LabelEncoder, OneHotEncoder, SvmClassifier, SvmRegressor, TreeClassifier, TreeEnsemble,
-    TreeRegressor, ZipMap,
+    CastMap, DictVectorizer, LabelEncoder, OneHotEncoder, SvmClassifier, SvmRegressor, TreeClassifier,
+    TreeEnsemble, TreeRegressor, ZipMap,
 };
 pub use norm::{BatchNormalization, LayerNormalization, Lrn};
 pub use pad::{Pad, PadMode};

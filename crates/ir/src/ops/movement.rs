@@ -7,16 +7,18 @@ use rabot_tensor::{DType, Tensor};
 
 /// Number of elements of a shape that is about to be made.
 ///
-/// **Errors**: it does not fit into memory.
+/// **Errors**: it does not fit into memory, or into the budget of the run.
 pub(super) fn element_count(shape: &[usize]) -> Result<usize, OpError> {
     if shape.contains(&0) {
         return Ok(0);
     }
     // 16 bytes are more than any element takes, strings aside.
     let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    count
+    let count = count
         .filter(|&n| n <= isize::MAX as usize / 16)
-        .ok_or_else(|| OpError::Value(format!("a tensor of shape {shape:?} does not fit into memory")))
+        .ok_or_else(|| OpError::Value(format!("a tensor of shape {shape:?} does not fit into memory")))?;
+    crate::budget::check_elements(shape, count)?;
+    Ok(count)
 }
 
 /// The shape that shapes broadcast to (numpy's rule).

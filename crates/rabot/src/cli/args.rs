@@ -3,6 +3,7 @@
 use super::Failure;
 use super::failure::quoted;
 use super::inputs;
+use super::limits::LimitArgs;
 use clap::{Args, ValueHint};
 use rabot::onnx::Model;
 use rabot::{Options, Profile, Session};
@@ -89,14 +90,20 @@ pub(crate) struct ModelArgs {
     /// Inputs to calibrate quantization on: an npz file, or a folder of them
     #[arg(long, value_name = "FILE.npz|DIR", value_hint = ValueHint::AnyPath, help_heading = COMPILING)]
     pub calibrate: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 impl ModelArgs {
     /// The options of the library that these say.
     ///
+    /// From here on the process is held to the limits of memory and time.
+    ///
     /// **Errors**: there is no such target or precision, a dim is given twice, or calibration inputs cannot be read.
     pub(crate) fn options(&self) -> Result<Options, Failure> {
         let mut options = self.build.options()?;
+        options.limits = self.limits.start()?;
         for (at, (name, _)) in self.dims.iter().enumerate() {
             if self.dims.iter().take(at).any(|(other, _)| other == name) {
                 return Err(Failure::new(format!("--dim {name} is given twice")));

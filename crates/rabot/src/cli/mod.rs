@@ -6,6 +6,7 @@
 mod args;
 mod failure;
 mod inputs;
+mod limits;
 mod output;
 mod progress;
 mod summary;

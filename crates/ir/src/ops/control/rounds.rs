@@ -3,8 +3,9 @@
 use super::{Loop, Scan};
 use crate::ops::util::normalize_axis;
 use crate::ops::{Concat, Gather, Op, OpDef, OpError, Unsqueeze};
-use crate::{Datum, Graph};
+use crate::{Datum, Dim, Graph};
 use rabot_tensor::Tensor;
+use std::collections::HashMap;
 
 /// Most rounds that a loop may go, so that a loop that never ends is an error.
 pub const MAX_TRIPS: i64 = 10_000_000;
@@ -30,6 +31,8 @@ pub struct Rounds<'a> {
     carried_count: usize,
     scanned: Vec<(Along, Tensor)>,
     captured: Vec<Option<Datum>>,
+    /// Sizes of dims, for the shape of what is stacked where there is no round.
+    sizes: HashMap<String, i64>,
     stacked: Vec<(Along, Vec<Tensor>)>,
 }
 
@@ -63,6 +66,7 @@ impl<'a> Rounds<'a> {
             carried_count: op.carried,
             scanned: Vec::new(),
             captured: inputs.iter().skip(2 + op.carried).map(|i| i.cloned()).collect(),
+            sizes: sizes(&op.body, 2, inputs.get(2..).unwrap_or_default()),
             stacked: vec![(first, Vec::new()); scans],
         })
     }
@@ -94,6 +98,7 @@ impl<'a> Rounds<'a> {
             carried_count: op.states,
             scanned,
             captured: inputs.iter().skip(op.states + op.inputs.len()).map(|i| i.cloned()).collect(),
+            sizes: sizes(&op.body, 0, inputs.get(..op.states).unwrap_or_default()),
             stacked: stacked.collect(),
         })
     }
@@ -113,6 +118,7 @@ impl<'a> Rounds<'a> {
         if self.is_loop && self.round >= MAX_TRIPS {
             return Err(too_many_rounds());
         }
+        crate::budget::check_time()?;
         let mut operands = Vec::new();
         if self.is_loop {
             operands.push(Some(Datum::Tensor(Tensor::scalar(self.round))));
@@ -175,7 +181,8 @@ impl<'a> Rounds<'a> {
             outputs.push(Datum::Tensor(match slices.is_empty() {
                 false => stack(&slices, axis as i64)?,
                 true => {
-                    let dims = fact.shape().iter().map(|dim| dim.as_usize().unwrap_or(0));
+                    let size = |dim: &Dim| dim.eval(&|name| self.sizes.get(name).copied()).unwrap_or(0);
+                    let dims = fact.shape().iter().map(|dim| usize::try_from(size(dim)).unwrap_or(0));
                     let mut shape: Vec<usize> = dims.collect();
                     shape.insert(axis, 0);
                     empty(fact.dtype(), &shape)
@@ -184,6 +191,20 @@ impl<'a> Rounds<'a> {
         }
         Ok(outputs)
     }
+}
+
+/// Sizes of the symbolic dims of a body's inputs from `first` on, from operands.
+fn sizes(body: &Graph, first: usize, operands: &[Option<&Datum>]) -> HashMap<String, i64> {
+    let mut sizes = HashMap::new();
+    for (&input, operand) in body.inputs().iter().skip(first).zip(operands) {
+        let Some(Datum::Tensor(tensor)) = operand else { continue };
+        for (dim, &size) in body.node(input).outputs[0].fact.shape().iter().zip(tensor.shape()) {
+            if let Some(name) = dim.as_symbol() {
+                sizes.insert(name.to_owned(), size as i64);
+            }
+        }
+    }
+    sizes
 }
 
 fn initial(inputs: &[Option<&Datum>], first: usize, count: usize) -> Result<Vec<Datum>, OpError> {
