@@ -1,0 +1,258 @@
+//! From a graph to its message.
+
+use super::error::ExportError;
+use super::names::{Names, Scopes};
+use super::node::{self, Operand, Written};
+use super::schema::Schemas;
+use super::types::Symbols;
+use crate::data::tensor_proto;
+use crate::model::{Model, Notes};
+use crate::wire::{
+    AttributeProto, GraphProto, NodeProto, StringStringEntryProto, ValueInfoProto, attribute_type as kind,
+};
+use bytes::Bytes;
+use indexmap::IndexMap;
+use rabot_ir::{Graph, Node, NodeId, Op, Value};
+use rabot_tensor::Tensor;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// A graph as a message, its initializers beside it.
+pub(super) struct Body {
+    pub(super) proto: GraphProto,
+    pub(super) initializers: Vec<(String, Tensor)>,
+}
+
+/// What the graphs of a model share.
+pub(super) struct Emitter<'m> {
+    model: &'m Model,
+    schemas: &'m Schemas,
+    /// Versions of operator sets by domain.
+    versions: &'m IndexMap<String, i64>,
+    symbols: Symbols,
+    scopes: Scopes,
+    /// Source nodes whose notes are written.
+    noted: HashSet<Arc<str>>,
+}
+
+impl<'m> Emitter<'m> {
+    pub(super) fn new(model: &'m Model, schemas: &'m Schemas, versions: &'m IndexMap<String, i64>) -> Self {
+        let symbols = Symbols::of(&model.graph);
+        let (scopes, noted) = (Scopes::default(), HashSet::new());
+        Emitter { model, schemas, versions, symbols, scopes, noted }
+    }
+
+    /// The model's graph.
+    ///
+    /// **Errors**: a node has no form in its operator set, or names cannot be kept.
+    pub(super) fn main(&mut self) -> Result<Body, ExportError> {
+        let model = self.model;
+        let names = self.scopes.open_main(&model.graph)?;
+        let mut body = self.graph(&model.graph, names, &model.graph.name)?;
+        body.proto.doc_string = text_bytes(&model.graph_notes.doc);
+        body.proto.metadata_props = entries(&model.graph_notes.metadata);
+        Ok(body)
+    }
+
+    /// A graph whose names have been chosen.
+    fn graph(&mut self, graph: &Graph, names: Names, name: &str) -> Result<Body, ExportError> {
+        let order = graph.topological()?;
+        let mut proto = GraphProto { name: name.to_owned(), ..GraphProto::default() };
+        let mut fresh = Vec::new();
+        let users = used_values(graph);
+        for &id in &order {
+            let node = graph.node(id);
+            if matches!(node.op, Op::Input | Op::Constant(_)) {
+                continue;
+            }
+            let (written, made) = self.node(graph, id, &names, &users)?;
+            for (output, name) in node.outputs.iter().zip(&written.output) {
+                if !name.is_empty() && !names.is_output(name) {
+                    proto.value_info.push(self.symbols.value(name, &output.fact.ty));
+                }
+            }
+            proto.node.push(written);
+            fresh.extend(made);
+        }
+        for (source, name) in names.copies() {
+            self.scopes.use_constant(source);
+            proto.node.push(NodeProto {
+                input: vec![source.clone()],
+                output: vec![name.clone()],
+                name: self.scopes.unique(&format!("Identity_{name}")),
+                op_type: "Identity".to_owned(),
+                ..NodeProto::default()
+            });
+        }
+        for &input in graph.inputs().iter().take(names.own_inputs()) {
+            let value = Value { node: input, slot: 0 };
+            proto.input.push(self.symbols.input(names.of(value), &graph.fact(value).ty));
+        }
+        for (output, name) in graph.outputs().iter().zip(names.outputs()) {
+            proto.output.push(self.output(graph, output.value, name));
+        }
+        let used = self.scopes.close();
+        let mut initializers = Vec::new();
+        for &id in &order {
+            if let Op::Constant(tensor) = &graph.node(id).op
+                && let name = names.of(Value { node: id, slot: 0 })
+                && used.contains(name)
+            {
+                initializers.push((name.to_owned(), tensor.clone()));
+            }
+        }
+        initializers.extend(fresh);
+        Ok(Body { proto, initializers })
+    }
+
+    fn output(&mut self, graph: &Graph, value: Value, name: &str) -> ValueInfoProto {
+        self.scopes.use_constant(name);
+        let is_input = matches!(graph.node(value.node).op, Op::Input);
+        let ty = &graph.fact(value).ty;
+        if is_input && graph.value_name(value).as_ref() == name {
+            self.symbols.input(name, ty)
+        } else {
+            self.symbols.value(name, ty)
+        }
+    }
+
+    /// A node, and the constants made for it.
+    fn node(
+        &mut self,
+        graph: &Graph,
+        id: NodeId,
+        names: &Names,
+        users: &HashSet<Value>,
+    ) -> Result<(NodeProto, Vec<(String, Tensor)>), ExportError> {
+        let node = graph.node(id);
+        let written = self.written(graph, id)?;
+        let mut made = Vec::new();
+        let mut input = Vec::with_capacity(written.inputs.len());
+        for operand in written.inputs {
+            input.push(match operand {
+                None => String::new(),
+                Some(Operand::Value(value)) => {
+                    self.scopes.use_constant(names.of(value));
+                    names.of(value).to_owned()
+                }
+                Some(Operand::New(label, tensor)) => {
+                    let name = self.scopes.unique(&format!("{}.{label}", node.name));
+                    made.push((name.clone(), tensor));
+                    name
+                }
+            });
+        }
+        let mut output: Vec<String> = Vec::with_capacity(node.outputs.len());
+        for (slot, known) in node.outputs.iter().enumerate() {
+            let value = Value { node: id, slot: slot as u32 };
+            // The name that an output has anyway says nothing.
+            let unnamed = slot >= written.required_outputs && *known.name == *format!("{}:{slot}", node.name);
+            let leave_out = unnamed && !users.contains(&value);
+            output.push(if leave_out { String::new() } else { names.of(value).to_owned() });
+        }
+        while output.last().is_some_and(String::is_empty) {
+            output.pop();
+        }
+        let mut attribute = written.attrs;
+        for (word, region) in node.op.regions() {
+            attribute.push(self.region(node, word, region, names)?);
+        }
+        let notes = self.notes(node);
+        let proto = NodeProto {
+            input,
+            output,
+            name: node.name.to_string(),
+            op_type: written.op.to_owned(),
+            attribute,
+            doc_string: text_bytes(&notes.doc),
+            domain: written.domain.to_owned(),
+            metadata_props: entries(&notes.metadata),
+            ..NodeProto::default()
+        };
+        Ok((proto, made))
+    }
+
+    /// The node in the form of its operator set.
+    fn written(&self, graph: &Graph, id: NodeId) -> Result<Written, ExportError> {
+        let node = graph.node(id);
+        let (domain, op) = node::split_name(&node.op);
+        let opset = self.versions.get(domain).copied().unwrap_or(1);
+        node::write(graph, id, opset, self.schemas).map_err(|reason| {
+            let newest = self.schemas.newest(domain);
+            let later = opset.saturating_add(1)..=newest;
+            let mut later = later.filter(|&later| node::write(graph, id, later, self.schemas).is_ok());
+            ExportError::Node {
+                node: node.name.to_string(),
+                op: op.to_owned(),
+                domain: domain.to_owned(),
+                opset,
+                reason,
+                lowest: later.next(),
+            }
+        })
+    }
+
+    /// A nested graph as an attribute.
+    fn region(
+        &mut self,
+        node: &Node,
+        word: &str,
+        region: &Graph,
+        names: &Names,
+    ) -> Result<AttributeProto, ExportError> {
+        let operands = node.inputs.iter().skip(node.op.own_operands());
+        let captured: Vec<String> =
+            operands.map(|operand| operand.map_or("", |value| names.of(value)).to_owned()).collect();
+        captured.iter().for_each(|name| self.scopes.use_constant(name));
+        let inner = self.scopes.open_nested(region, node.op.own_inputs(), &captured)?;
+        let mut body = self.graph(region, inner, &region.name)?;
+        if body.proto.name.is_empty() {
+            // A file's graphs all have names.
+            body.proto.name = format!("{}.{word}", node.name);
+        }
+        let tensors = body.initializers.iter().map(|(name, tensor)| tensor_proto(name, tensor));
+        body.proto.initializer = tensors.collect();
+        let name = if word == "body" { "body".to_owned() } else { format!("{word}_branch") };
+        Ok(AttributeProto {
+            name,
+            g: Some(Box::new(body.proto)),
+            r#type: kind::GRAPH,
+            ..AttributeProto::default()
+        })
+    }
+
+    /// What is noted of the source nodes that this one stands for, and no other before it.
+    fn notes(&mut self, node: &Node) -> Notes {
+        let mut notes = Notes::default();
+        for source in &node.sources {
+            let Some(found) = self.model.node_notes.get(source.as_ref()) else { continue };
+            if !self.noted.insert(source.clone()) {
+                continue;
+            }
+            if !notes.doc.is_empty() && !found.doc.is_empty() {
+                notes.doc.push('\n');
+            }
+            notes.doc.push_str(&found.doc);
+            notes.metadata.extend(found.metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
+        notes
+    }
+}
+
+/// All values that are operands or outputs.
+fn used_values(graph: &Graph) -> HashSet<Value> {
+    let operands = graph.node_ids().flat_map(|id| graph.node(id).inputs.iter().flatten().copied());
+    operands.chain(graph.outputs().iter().map(|output| output.value)).collect()
+}
+
+/// Text as a field of a message.
+pub(super) fn text_bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// Notes as fields of a message.
+pub(super) fn entries(metadata: &IndexMap<String, String>) -> Vec<StringStringEntryProto> {
+    let entry =
+        |(key, value): (&String, &String)| StringStringEntryProto { key: key.clone(), value: value.clone() };
+    metadata.iter().map(entry).collect()
+}
