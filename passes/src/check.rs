@@ -1,7 +1,6 @@
 //! What the unit tests of passes share: every case is checked for structure and for meaning.
 
 use rabot_ir::interp::{self, Tensors};
-use rabot_ir::ops::If;
 use rabot_ir::text::{parse, print, random_tensor};
 use rabot_ir::verify::verify;
 use rabot_ir::{Fact, Graph, NodeId, Op, Value};

@@ -52,8 +52,8 @@ struct Listing;
 impl Lower for Listing {
     fn lower(&self, graph: &Graph) -> Result<String, String> {
         let profile = Profile::by_name("x86-64-v3").map_err(|error| error.to_string())?;
-        let plan = rabot::lower(graph, &profile).map_err(|error| error.to_string())?;
-        Ok(listing(&plan))
+        let staged = rabot::lower(graph, &profile).map_err(|error| error.to_string())?;
+        Ok(staged.plans().into_iter().map(listing).collect::<Vec<_>>().join("\n"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Integer kernels equal the interpreter to the bit, on every target that this machine can run.
 
-use rabot::kernel::{Step, plan};
+use rabot::kernel::{Step, stages};
 use rabot::{Program, Session};
 use rabot_ir::interp::{self, Tensors};
 use rabot_ir::text::{parse, random_tensor};
@@ -29,10 +29,11 @@ fn inputs(graph: &Graph, n: i64) -> Tensors {
 fn check(text: &str, hosts: usize) {
     let graph = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     for profile in rabot_tests::levels() {
-        let plan = plan(&graph, &profile).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let host = plan.steps.iter().filter(|step| matches!(step, Step::Host(_))).count();
+        let staged = stages(&graph, &profile).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let steps = staged.plans().into_iter().flat_map(|plan| &plan.steps);
+        let host = steps.filter(|step| matches!(step, Step::Host(_))).count();
         assert_eq!(host, hosts, "{text}");
-        let program = Program::new(plan, &profile).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let program = Program::new(staged, &profile).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let session = Session::new(&program).expect("a session");
         for n in [1, 2, 7] {
             let inputs = inputs(&graph, n);

@@ -185,6 +185,7 @@ fn measure(profile: &Profile, problem: &Problem) -> Result<(), Box<dyn std::erro
         kernel_names: vec![problem.name.to_owned()],
         steps: vec![],
         checks: vec![],
+        symbols: vec![],
     };
     let start = Instant::now();
     let program = compile_jit(&plan, profile)?;

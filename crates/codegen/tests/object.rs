@@ -77,6 +77,7 @@ fn plan(constant: &[f32]) -> Plan {
             },
         ],
         checks: vec![],
+        symbols: vec![],
     }
 }
 

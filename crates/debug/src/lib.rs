@@ -20,7 +20,7 @@ mod trace;
 pub use compare::{Comparison, Row, Skipped, compare};
 pub use difference::Difference;
 pub use error::DebugError;
-pub use measure::{Measured, count_steps, measure};
+pub use measure::{Measured, count_kernels, measure};
 pub use tolerance::Verdict;
 pub use trace::{
     Change, CompiledRow, OutputError, PassVerdict, SkippedChange, Trace, TraceOptions, TraceRow, ValueError,

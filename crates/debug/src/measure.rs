@@ -26,20 +26,23 @@ pub struct Measured {
     pub kernels: usize,
 }
 
-/// Calls of kernels and host functions, both branches of conditionals counted.
-pub fn count_steps(steps: &[Step]) -> usize {
-    let count = |step: &Step| match step {
-        Step::Call(_) | Step::Host(_) => 1,
-        Step::If { then_steps, else_steps, .. } => count_steps(then_steps) + count_steps(else_steps),
-    };
-    steps.iter().map(count).sum()
+/// Calls of kernels and host functions, both branches of conditionals and one round of each loop counted.
+pub fn count_kernels(program: &Program) -> usize {
+    fn count_steps(steps: &[Step]) -> usize {
+        let count = |step: &Step| match step {
+            Step::Call(_) | Step::Host(_) => 1,
+            Step::If { then_steps, else_steps, .. } => count_steps(then_steps) + count_steps(else_steps),
+        };
+        steps.iter().map(count).sum()
+    }
+    program.plans().map(|plan| count_steps(&plan.steps)).sum::<usize>() + program.host_stages()
 }
 
 /// Compiles a graph.
 ///
 /// **Errors**: it cannot be planned or compiled.
 pub(crate) fn compile(graph: &Graph, profile: &Profile) -> Result<Program, DebugError> {
-    Ok(Program::new(rabot_kernel::plan(graph, profile)?, profile)?)
+    Ok(Program::new(rabot_kernel::stages(graph, profile)?, profile)?)
 }
 
 /// Compiles a graph and runs it until the median of its time is known.
@@ -65,5 +68,5 @@ pub fn measure(
     }
     times.sort_by(f64::total_cmp);
     let median_ms = times.get(times.len() / 2).copied().unwrap_or(0.0);
-    Ok(Measured { compile_ms, median_ms, runs: times.len(), kernels: count_steps(&program.plan().steps) })
+    Ok(Measured { compile_ms, median_ms, runs: times.len(), kernels: count_kernels(&program) })
 }

@@ -11,6 +11,7 @@ mod lower;
 mod memory;
 mod pack;
 mod plan;
+mod stages;
 
 pub use dag::{Access, BinaryFn, Coord, Dag, Expr, ExprId, ExprNode, Size, UnaryFn};
 pub use desc::{
@@ -23,3 +24,4 @@ pub use pack::{
     IN_PLACE_ROWS, PackError, PackSource, SCRATCH_ALIGN_BYTES, pack_f32, pack_i16, scratch_bytes,
 };
 pub use plan::{Buffer, BufferId, Call, Check, Constant, HostCall, HostFn, Plan, Port, Step, Storage};
+pub use stages::{HostStage, StagePort, StageStep, Staged, Work, stages};

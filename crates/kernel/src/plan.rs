@@ -31,6 +31,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What must hold of the dims of a run.
     pub checks: Vec<Check>,
+    /// Symbols that the caller has to give besides the inputs, whose dims do not tell them.
+    pub symbols: Vec<Arc<str>>,
 }
 
 /// An input or output.

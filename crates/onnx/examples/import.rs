@@ -1,6 +1,6 @@
 //! Imports models and prints what came of them: nodes, the type of each output, and dims that only running tells.
 
-use rabot_ir::{Graph, Op};
+use rabot_ir::Graph;
 use rabot_onnx::{Limits, import_file};
 use std::collections::BTreeSet;
 use std::path::Path;

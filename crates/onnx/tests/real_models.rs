@@ -2,7 +2,7 @@
 
 mod zoo;
 
-use rabot_ir::{Graph, Op};
+use rabot_ir::Graph;
 use rabot_onnx::{Limits, import_file};
 use std::collections::BTreeSet;
 use std::sync::Arc;

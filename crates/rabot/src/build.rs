@@ -2,13 +2,13 @@
 
 use crate::{Error, Options};
 use rabot_ir::{Dim, Fact, Graph, ValueType};
-use rabot_kernel::Plan;
-use rabot_onnx::Model;
+use rabot_kernel::Staged;
+use rabot_onnx::{ExportOptions, Model};
 use rabot_passes::{default_pipeline, pipeline};
 use rabot_rewrite::{PassCx, Step};
 use rabot_runtime::Program;
 use rabot_target::Profile;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A program, and what became of the model on the way.
 #[derive(Debug)]
@@ -65,11 +65,23 @@ pub fn optimize(
     Ok(pipeline.run(graph, &PassCx { calibration }, observe)?)
 }
 
-/// Plans a graph.
+/// Plans a graph, in stages where sizes depend on data or values are no tensors.
 ///
 /// **Errors**: every node that cannot be compiled.
-pub fn lower(graph: &Graph, profile: &Profile) -> Result<Plan, Error> {
-    Ok(rabot_kernel::plan(graph, profile)?)
+pub fn lower(graph: &Graph, profile: &Profile) -> Result<Staged, Error> {
+    Ok(rabot_kernel::stages(graph, profile)?)
+}
+
+/// Writes a model to an ONNX file, its graph as it is: as imported, or after any passes. Gives the version of ONNX's
+/// operator set that the file is in, and the files: the model, and `NAME.data` if weights are beside it.
+///
+/// **Errors**: a node has no form in the operator set, or a file cannot be written; then what was there is as it was.
+pub fn export(
+    model: &Model,
+    path: impl AsRef<Path>,
+    options: &ExportOptions,
+) -> Result<(i64, Vec<PathBuf>), Error> {
+    Ok(rabot_onnx::export_file(model, path.as_ref(), options)?)
 }
 
 /// Replaces symbolic dims of the inputs by sizes, and infers all types again.

@@ -5,7 +5,7 @@
 
 use crate::RunError;
 use crate::memory::Block;
-use crate::program::{Inner, Number};
+use crate::program::{Leaf, Number};
 use rabot_codegen::KernelFn;
 use rabot_ir::Dim;
 use rabot_kernel::{BufferId, Interval, Plan, Step, Storage, assign_offsets};
@@ -26,7 +26,7 @@ pub(crate) struct BoundCall {
 /// Everything that a run needs, for one set of input shapes.
 #[derive(Debug, Default)]
 pub(crate) struct Binding {
-    /// Sizes of the dims of the inputs that it was made for.
+    /// Sizes of the dims of the inputs that it was made for, then values of the symbols that were given.
     pub input_dims: Vec<usize>,
     /// Sizes of the symbolic dims.
     pub symbols: HashMap<String, i64>,
@@ -78,7 +78,7 @@ impl Binding {
     /// **Errors**: dims that must be equal are not, a size is negative or too large, or memory cannot be had.
     pub fn bind(
         &mut self,
-        program: &Inner,
+        program: &Leaf,
         input_dims: &[usize],
         arena: &mut Block,
         outputs: &mut [Block],
@@ -92,7 +92,7 @@ impl Binding {
         Ok(())
     }
 
-    fn evaluate(&mut self, program: &Inner, input_dims: &[usize]) -> Result<(), RunError> {
+    fn evaluate(&mut self, program: &Leaf, input_dims: &[usize]) -> Result<(), RunError> {
         let plan = &program.plan;
         self.symbols.clear();
         let dims = plan.inputs.iter().flat_map(|port| &port.shape);
@@ -101,9 +101,26 @@ impl Binding {
                 self.symbols.entry(name.to_owned()).or_insert(size as i64);
             }
         }
+        let count: usize = plan.inputs.iter().map(|port| port.shape.len()).sum();
+        for (name, &value) in plan.symbols.iter().zip(input_dims.iter().skip(count)) {
+            self.symbols.insert(name.to_string(), value as i64);
+        }
         let symbols = &self.symbols;
         let lookup = |name: &str| symbols.get(name).copied();
         let eval = |dim: &Dim| dim.eval(&lookup).map_err(|error| RunError::Size(error.to_string()));
+        let dims = plan.inputs.iter().flat_map(|port| port.shape.iter().map(move |dim| (port, dim)));
+        for ((port, dim), &size) in dims.zip(input_dims) {
+            let expected = eval(dim)?;
+            if expected != size as i64 {
+                return Err(RunError::Dims {
+                    node: port.name.to_string(),
+                    left: "of the input".to_owned(),
+                    left_value: size as i64,
+                    right: dim.to_string(),
+                    right_value: expected,
+                });
+            }
+        }
         for check in &plan.checks {
             let (left_value, right_value) = (eval(&check.left)?, eval(&check.right)?);
             if left_value != right_value {
@@ -131,7 +148,7 @@ impl Binding {
         Ok(())
     }
 
-    fn place(&mut self, program: &Inner, arena: &mut Block, outputs: &mut [Block]) -> Result<(), RunError> {
+    fn place(&mut self, program: &Leaf, arena: &mut Block, outputs: &mut [Block]) -> Result<(), RunError> {
         let plan = &program.plan;
         let mut intervals = Vec::new();
         for (buffer, &bytes) in plan.buffers.iter().zip(&self.bytes) {
@@ -143,6 +160,16 @@ impl Binding {
         }
         let (offsets, total) = assign_offsets(&intervals)
             .ok_or_else(|| RunError::Size("the tensors of a run do not fit into memory".to_owned()))?;
+        let outputs_bytes = plan
+            .buffers
+            .iter()
+            .zip(&self.bytes)
+            .filter_map(|(buffer, &bytes)| matches!(buffer.storage, Storage::Output(_)).then_some(bytes));
+        let all = outputs_bytes.fold(total, usize::saturating_add);
+        let limit = rabot_ir::budget::current().bytes;
+        if all as u64 > limit {
+            return Err(RunError::Budget { bytes: all, limit });
+        }
         arena.reserve(total)?;
         let mut offsets = offsets.into_iter();
         self.addresses.clear();
@@ -162,7 +189,7 @@ impl Binding {
         Ok(())
     }
 
-    fn fill_calls(&mut self, program: &Inner) -> Result<(), RunError> {
+    fn fill_calls(&mut self, program: &Leaf) -> Result<(), RunError> {
         self.args.clear();
         self.input_args.clear();
         self.params.clear();
@@ -171,7 +198,7 @@ impl Binding {
         self.fill_steps(program, &program.plan.steps)
     }
 
-    fn fill_steps(&mut self, program: &Inner, steps: &[Step]) -> Result<(), RunError> {
+    fn fill_steps(&mut self, program: &Leaf, steps: &[Step]) -> Result<(), RunError> {
         for step in steps {
             match step {
                 Step::Host(_) => {}

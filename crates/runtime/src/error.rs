@@ -33,6 +33,24 @@ pub enum RunError {
         /// The declared type.
         ty: String,
     },
+    /// An input that is no tensor is not of the declared type.
+    #[error("input `{name}` is {actual}, expected {ty}")]
+    InputForm {
+        /// Name of the input.
+        name: String,
+        /// What was given.
+        actual: String,
+        /// The declared type.
+        ty: String,
+    },
+    /// An output is no tensor, and only tensors were asked for.
+    #[error("output `{name}` is {actual}, not a tensor")]
+    OutputForm {
+        /// Name of the output.
+        name: String,
+        /// What it is.
+        actual: String,
+    },
     /// Dims that must be equal are not.
     #[error("`{node}`: dim {left} is {left_value}, but must equal {right}, which is {right_value}")]
     Dims {
@@ -75,6 +93,14 @@ pub enum RunError {
         bytes: usize,
         /// What for.
         what: &'static str,
+    },
+    /// The tensors of a run are larger than they may be; see [`rabot_ir::budget`].
+    #[error("the tensors of this run take {bytes} bytes, but at most {limit} are allowed (--max-memory)")]
+    Budget {
+        /// How much they take.
+        bytes: usize,
+        /// How much they may.
+        limit: u64,
     },
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]

@@ -1,13 +1,13 @@
 //! Sessions: one program, its working memory, its threads.
 
-use crate::bind::Binding;
-use crate::memory::Block;
+use crate::leaf::{LeafState, Observer, port_type};
 use crate::pool::{Pool, lock};
+use crate::program::Leaf;
 use crate::{Program, RunError};
 use indexmap::IndexMap;
-use rabot_kernel::{BufferId, Call, HostCall, KernelDesc, Port, Step, Storage};
+use rabot_ir::{Datum, interp::Data};
 use rabot_tensor::{DType, Tensor};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 /// Tensors by name, in order.
 pub type Tensors = IndexMap<String, Tensor>;
@@ -32,28 +32,18 @@ pub struct Session {
     state: Mutex<State>,
 }
 
-struct State {
-    binding: Binding,
-    arena: Block,
-    outputs: Vec<Block>,
-    pool: Pool,
-    /// Dims of the inputs of the current run, flat.
-    dims: Vec<usize>,
-    /// Address of each input of the current run.
-    input_addresses: Vec<*mut u8>,
+/// Working memory of a session.
+pub(crate) struct State {
+    /// That of each plan.
+    pub leaves: Vec<LeafState>,
+    pub pool: Pool,
 }
-
-// SAFETY: the input addresses are only used during a run, under the lock, while the inputs are borrowed.
-unsafe impl Send for State {}
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "State({:?})", self.arena)
+        write!(f, "State({} plans)", self.leaves.len())
     }
 }
-
-/// Stands in for an input without elements, so that kernels never get a null address.
-static EMPTY: [u64; 8] = [0; 8];
 
 impl Session {
     /// A session on one thread.
@@ -67,15 +57,8 @@ impl Session {
     ///
     /// **Errors**: a thread cannot be started.
     pub fn with_threads(program: &Program, threads: usize) -> Result<Self, RunError> {
-        let outputs = program.plan().outputs.iter().map(|_| Block::new("an output")).collect();
-        let state = State {
-            binding: Binding::default(),
-            arena: Block::new("the arena"),
-            outputs,
-            pool: Pool::new(threads)?,
-            dims: Vec::new(),
-            input_addresses: Vec::new(),
-        };
+        let leaves = program.inner.leaves.iter().map(LeafState::new).collect();
+        let state = State { leaves, pool: Pool::new(threads)? };
         Ok(Session { program: program.clone(), state: Mutex::new(state) })
     }
 
@@ -86,7 +69,8 @@ impl Session {
 
     /// Runs the program on named inputs; gives its outputs by name.
     ///
-    /// **Errors**: a missing, unknown or wrongly typed input; sizes that do not fit; data out of range.
+    /// **Errors**: a missing, unknown or wrongly typed input; sizes that do not fit; data out of range; an output that
+    /// is no tensor.
     pub fn run(&self, inputs: &Tensors) -> Result<Tensors, RunError> {
         self.run_observed(inputs, &mut |_| {})
     }
@@ -97,231 +81,86 @@ impl Session {
         inputs: &Tensors,
         observe: &mut dyn FnMut(Observed<'_>),
     ) -> Result<Tensors, RunError> {
-        let mut state = lock(&self.state);
-        let plan = self.program.plan();
-        self.run_in(&mut state, inputs, Some(observe))?;
-        let mut outputs = Tensors::with_capacity(plan.outputs.len());
-        for (index, port) in plan.outputs.iter().enumerate() {
-            let shape = state.binding.shape(&port.shape)?;
-            let bytes = state.outputs[index].bytes(state.binding.bytes[port.buffer]).to_vec();
-            outputs.insert(port.name.to_string(), Tensor::from_raw(port.dtype, &shape, bytes));
-        }
-        Ok(outputs)
+        let Some(leaf) = self.program.single() else {
+            return only_tensors(self.run_stages(&data_of(inputs), Some(observe))?);
+        };
+        let mut state = self.lock();
+        run_single(leaf, &mut state, inputs, Some(observe))?;
+        let ports = leaf.plan.outputs.iter().enumerate();
+        ports.map(|(at, port)| Ok((port.name.to_string(), state.leaves[0].output(leaf, at)?))).collect()
     }
 
-    /// Runs the program and hands the bytes of each output, in order, to `read`. Allocates nothing once it has run on
-    /// inputs of the same shapes.
+    /// As [`Session::run`], for inputs and outputs that need not be tensors.
+    ///
+    /// **Errors**: as [`Session::run`].
+    pub fn run_data(&self, inputs: &Data) -> Result<Data, RunError> {
+        self.run_stages(inputs, None)
+    }
+
+    /// Runs the program and hands the bytes of each output, in order, to `read`; those of strings are empty. A program
+    /// that is a single plan allocates nothing once it has run on inputs of the same shapes.
     ///
     /// **Errors**: as [`Session::run`].
     pub fn run_with(&self, inputs: &Tensors, read: &mut dyn FnMut(usize, &[u8])) -> Result<(), RunError> {
-        let mut state = lock(&self.state);
-        self.run_in(&mut state, inputs, None)?;
-        for (index, port) in self.program.plan().outputs.iter().enumerate() {
-            read(index, state.outputs[index].bytes(state.binding.bytes[port.buffer]));
+        let Some(leaf) = self.program.single() else {
+            let outputs = only_tensors(self.run_stages(&data_of(inputs), None)?)?;
+            outputs.values().enumerate().for_each(|(at, tensor)| read(at, tensor.bytes()));
+            return Ok(());
+        };
+        let mut state = self.lock();
+        run_single(leaf, &mut state, inputs, None)?;
+        for index in 0..leaf.plan.outputs.len() {
+            read(index, state.leaves[0].output_bytes(leaf, index));
         }
         Ok(())
     }
 
-    fn run_in(
-        &self,
-        state: &mut State,
-        inputs: &Tensors,
-        observe: Option<&mut dyn FnMut(Observed<'_>)>,
-    ) -> Result<(), RunError> {
-        let program = &*self.program.inner;
-        let ports = &program.plan.inputs;
-        state.dims.clear();
-        state.input_addresses.clear();
-        for port in ports {
-            let tensor = inputs
-                .get(&*port.name)
-                .ok_or_else(|| RunError::MissingInput { name: port.name.to_string(), ty: port_type(port) })?;
-            check_input(port, tensor)?;
-            state.dims.extend_from_slice(tensor.shape());
-            let bytes = tensor.bytes();
-            let address = if bytes.is_empty() { EMPTY.as_ptr().cast::<u8>() } else { bytes.as_ptr() };
-            state.input_addresses.push(address.cast_mut());
-        }
-        // All of the program's inputs are there: more means unknown ones.
-        if inputs.len() > ports.len() {
-            let known = |name: &str| ports.iter().any(|port| &*port.name == name);
-            let name = inputs.keys().find(|name| !known(name)).cloned().unwrap_or_default();
-            let known = ports.iter().map(|p| p.name.to_string()).collect::<Vec<_>>().join(", ");
-            return Err(RunError::UnknownInput { name, known });
-        }
-        check_symbols(ports, &state.dims)?;
-        let State { binding, arena, outputs, pool, dims, input_addresses } = state;
-        if binding.input_dims != *dims || binding.addresses.is_empty() {
-            binding.bind(program, dims, arena, outputs)?;
-            pool.reserve_scratch(binding.scratch_bytes)?;
-        }
-        for &(entry, input) in &binding.input_args {
-            binding.args[entry] = input_addresses[input];
-        }
-        for (buffer, address) in program.plan.buffers.iter().zip(&mut binding.addresses) {
-            if let Storage::Input(input) = buffer.storage {
-                *address = input_addresses[input];
-            }
-        }
-        let mut runner = Runner { program: &self.program, binding, pool, observe };
-        let mut next_call = 0;
-        runner.steps(&program.plan.steps, &mut next_call, true)
+    fn run_stages(&self, inputs: &Data, observe: Observer<'_>) -> Result<Data, RunError> {
+        crate::staged::run(&self.program.inner, &mut self.lock(), inputs, observe)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
-fn port_type(port: &Port) -> String {
-    let dims: Vec<String> = port.shape.iter().map(|d| d.to_string()).collect();
-    format!("{}[{}]", port.dtype, dims.join(","))
+fn data_of(inputs: &Tensors) -> Data {
+    inputs.iter().map(|(name, tensor)| (name.clone(), Datum::Tensor(tensor.clone()))).collect()
 }
 
-fn check_input(port: &Port, tensor: &Tensor) -> Result<(), RunError> {
-    let fits = tensor.dtype() == port.dtype
-        && tensor.rank() == port.shape.len()
-        && port.shape.iter().zip(tensor.shape()).all(|(dim, &size)| dim.as_usize().is_none_or(|d| d == size));
-    if fits {
+fn only_tensors(data: Data) -> Result<Tensors, RunError> {
+    let tensor = |(name, datum): (String, Datum)| match datum {
+        Datum::Tensor(tensor) => Ok((name, tensor)),
+        other => Err(RunError::OutputForm { name, actual: other.to_string() }),
+    };
+    data.into_iter().map(tensor).collect()
+}
+
+/// Runs a program that is one plan.
+fn run_single(
+    leaf: &Leaf,
+    state: &mut State,
+    inputs: &Tensors,
+    observe: Observer<'_>,
+) -> Result<(), RunError> {
+    let ports = &leaf.plan.inputs;
+    check_names(inputs.keys(), ports.len(), || ports.iter().map(|port| &*port.name))?;
+    let tensors = ports.iter().map(|port| {
+        let missing = || RunError::MissingInput { name: port.name.to_string(), ty: port_type(port) };
+        inputs.get(&*port.name).ok_or_else(missing)
+    });
+    state.leaves[0].run(leaf, &mut state.pool, tensors, std::iter::empty(), observe)
+}
+
+/// **Errors**: there are more inputs than ports, so that some are unknown; or as many, of which one is unknown.
+pub(crate) fn check_names<'k, 'p, P: Iterator<Item = &'p str>>(
+    mut given: impl ExactSizeIterator<Item = &'k String>,
+    expected: usize,
+    ports: impl Fn() -> P,
+) -> Result<(), RunError> {
+    if given.len() <= expected {
         return Ok(());
     }
-    Err(RunError::InputType {
-        name: port.name.to_string(),
-        dtype: tensor.dtype(),
-        shape: tensor.shape().to_vec(),
-        ty: port_type(port),
-    })
-}
-
-/// A symbol that occurs more than once must have the same size everywhere.
-fn check_symbols(ports: &[Port], sizes: &[usize]) -> Result<(), RunError> {
-    let dims = || ports.iter().flat_map(|p| p.shape.iter().map(move |d| (p, d))).zip(sizes);
-    for (at, ((port, dim), &size)) in dims().enumerate() {
-        let Some(name) = dim.as_symbol() else { continue };
-        let first = dims().take(at).find(|((_, other), _)| other.as_symbol() == Some(name));
-        if let Some(((other, _), &expected)) = first
-            && expected != size
-        {
-            return Err(RunError::Dims {
-                node: port.name.to_string(),
-                left: name.to_owned(),
-                left_value: size as i64,
-                right: format!("{name} of input `{}`", other.name),
-                right_value: expected as i64,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Walks the steps of one run.
-struct Runner<'a, 'o> {
-    program: &'a Program,
-    binding: &'a Binding,
-    pool: &'a mut Pool,
-    observe: Option<&'o mut dyn FnMut(Observed<'_>)>,
-}
-
-impl Runner<'_, '_> {
-    /// Does the steps if `active`; counts their calls in any case.
-    fn steps(&mut self, steps: &[Step], next_call: &mut usize, active: bool) -> Result<(), RunError> {
-        for step in steps {
-            match step {
-                Step::Call(call) => {
-                    let index = *next_call;
-                    *next_call += 1;
-                    if active {
-                        self.call(index, call)?;
-                    }
-                }
-                Step::Host(call) if active => self.host(call)?,
-                Step::Host(_) => {}
-                Step::If { condition, then_steps, else_steps } => {
-                    let chosen = active && self.bytes(*condition).first().is_some_and(|&b| b != 0);
-                    self.steps(then_steps, next_call, active && chosen)?;
-                    self.steps(else_steps, next_call, active && !chosen)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn call(&mut self, index: usize, call: &Call) -> Result<(), RunError> {
-        let bound = &self.binding.calls[index];
-        if bound.items > 0 {
-            let args = self.binding.args[bound.args..].as_ptr();
-            let params = self.binding.params[bound.params..].as_ptr();
-            // SAFETY: the binding lists, from `bound.args` and `bound.params` on, what this call's kernel asks for:
-            // buffers sized by the plan's own dims, all alive while the session is locked; scratch is reserved.
-            let status = unsafe { self.pool.run(bound, args, params) };
-            if status != 0 {
-                return Err(RunError::Data { nodes: call.sources.join(", "), problem: problem(status) });
-            }
-        }
-        if self.observe.is_some() {
-            let kernel: &KernelDesc = &self.program.plan().kernels[call.kernel];
-            let written = kernel.args().iter().zip(&call.args).filter(|(arg, _)| arg.written);
-            for ((_, &buffer), name) in written.zip(&call.values) {
-                self.show(name, buffer, &call.sources);
-            }
-        }
-        Ok(())
-    }
-
-    fn show(&mut self, name: &str, buffer: BufferId, sources: &[std::sync::Arc<str>]) {
-        let dtype = self.program.plan().buffers[buffer].dtype;
-        // Not through `self.bytes`, for `observe` is borrowed at the same time.
-        let bytes = buffer_bytes(self.binding, buffer);
-        if let Some(observe) = &mut self.observe {
-            let sources = sources.iter().map(|s| &**s).collect();
-            observe(Observed { name, dtype, bytes, sources });
-        }
-    }
-
-    fn bytes(&self, buffer: BufferId) -> &[u8] {
-        buffer_bytes(self.binding, buffer)
-    }
-
-    fn host(&mut self, call: &HostCall) -> Result<(), RunError> {
-        let plan = self.program.plan();
-        let failed =
-            |message: String| RunError::Host { op: call.op.clone(), nodes: call.sources.join(", "), message };
-        let mut operands = Vec::new();
-        for input in &call.inputs {
-            operands.push(match input {
-                None => None,
-                Some((buffer, shape)) => {
-                    let shape = self.binding.shape(shape)?;
-                    let dtype = plan.buffers[*buffer].dtype;
-                    Some(Tensor::from_raw(dtype, &shape, self.bytes(*buffer).to_vec()))
-                }
-            });
-        }
-        let results = (call.function)(&operands).map_err(failed)?;
-        for ((buffer, shape), result) in call.outputs.iter().zip(results) {
-            let expected = self.binding.shape(shape)?;
-            let dtype = plan.buffers[*buffer].dtype;
-            if result.shape() != expected || result.dtype() != dtype {
-                return Err(failed(format!("gave {result:?}, the plan has {dtype}{expected:?}")));
-            }
-            let target = self.binding.addresses[*buffer];
-            // SAFETY: the buffer is in the arena or an output, with room for the elements of the expected shape,
-            // which the result was just found to have; the result's bytes are its own.
-            unsafe { std::ptr::copy_nonoverlapping(result.bytes().as_ptr(), target, result.bytes().len()) };
-        }
-        for ((buffer, _), name) in call.outputs.iter().zip(&call.values) {
-            self.show(name, *buffer, &call.sources);
-        }
-        Ok(())
-    }
-}
-
-fn buffer_bytes(binding: &Binding, buffer: BufferId) -> &[u8] {
-    // SAFETY: the binding's address of a buffer points to its `bytes` initialized bytes: the arena and outputs are
-    // zeroed when allocated, constants and inputs are slices; no kernel runs while the slice is held.
-    unsafe { std::slice::from_raw_parts(binding.addresses[buffer], binding.bytes[buffer]) }
-}
-
-fn problem(status: i64) -> &'static str {
-    match status {
-        rabot_codegen::clif::expr::STATUS_INDEX => "an index is out of range",
-        rabot_codegen::clif::expr::STATUS_DIVISION => "an integer is divided by zero",
-        _ => "the kernel reports a problem that this version does not know",
-    }
+    let name = given.find(|name| !ports().any(|port| port == name.as_str())).cloned().unwrap_or_default();
+    Err(RunError::UnknownInput { name, known: ports().collect::<Vec<_>>().join(", ") })
 }

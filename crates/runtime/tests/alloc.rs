@@ -60,7 +60,7 @@ fn image(batch: usize) -> Tensors {
 #[test]
 fn a_warm_run_allocates_nothing() {
     let profile = Profile::host().unwrap();
-    let plan = rabot_kernel::plan(&parse(MODEL).unwrap(), &profile).unwrap();
+    let plan = rabot_kernel::stages(&parse(MODEL).unwrap(), &profile).unwrap();
     let program = Program::new(plan, &profile).unwrap();
     for threads in [1, 2] {
         let session = Session::with_threads(&program, threads).unwrap();

@@ -36,6 +36,7 @@ pub fn plan(kernel: KernelDesc) -> Plan {
         kernels: vec![kernel],
         steps: Vec::new(),
         checks: Vec::new(),
+        symbols: Vec::new(),
     }
 }
 

@@ -1,5 +1,4 @@
 use super::*;
-use crate::Op;
 use crate::text::{blobs, parse_module, print};
 use crate::verify::verify;
 use proptest::prelude::*;

@@ -48,6 +48,7 @@ impl<'p> Builder<'p> {
             kernel_names: Vec::new(),
             steps: Vec::new(),
             checks: Vec::new(),
+            symbols: Vec::new(),
         };
         Builder { profile, plan, kernel_ids: HashMap::new(), constant_ids: HashMap::new(), steps: Vec::new() }
     }

@@ -414,15 +414,22 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
             Op::DequantizeLinear(op) if op.block_size > 0 => self.lower_host(id, BLOCKS),
             Op::Random(_) | Op::Multinomial(_) => self.lower_host(id, "random numbers are drawn on the host"),
             Op::Dft(_) | Op::Stft(_) => self.lower_host(id, "transforms of unknown length run on the host"),
+            Op::Inverse(_) => self.lower_host(id, "matrices are inverted on the host"),
             Op::ImageDecoder(_) => self.lower_host(id, "images are decoded on the host"),
             Op::SignalWindow(_) | Op::MelWeightMatrix(_) => self.lower_host(id, "sizes are read on the host"),
             Op::BitCast(_) => self.lower_host(id, "bits are read as another dtype on the host"),
-            Op::Pool(op) if op.indices.is_some() => self.lower_host(id, "places of maxima are found on the host"),
+            Op::Pool(op) if op.indices.is_some() => {
+                self.lower_host(id, "places of maxima are found on the host")
+            }
             Op::Pool(_) | Op::Lrn(_) => self.lower_window(id),
             Op::LpPool(_) => self.lower_host(id, "norms of windows are computed on the host"),
             Op::Dropout(_) => self.lower_host(id, "random numbers are drawn on the host"),
             Op::LinearAttention(_) => self.lower_host(id, "each result depends on the one before"),
-            Op::DeformConv(_) | Op::GridSample(_) | Op::MaxUnpool(_) | Op::MaxRoiPool(_) | Op::RoiAlign(_) => {
+            Op::DeformConv(_)
+            | Op::GridSample(_)
+            | Op::MaxUnpool(_)
+            | Op::MaxRoiPool(_)
+            | Op::RoiAlign(_) => {
                 self.lower_host(id, "images are read at computed places on the host");
             }
             Op::Reduce(_) | Op::Softmax(_) | Op::LayerNormalization(_) | Op::GlobalPool(_) => {

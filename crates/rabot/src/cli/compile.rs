@@ -1,4 +1,4 @@
-//! `rabot compile`: a model as text, as code to read, or as an object file.
+//! `rabot compile`: a model as text, as code to read, as an object file, or as an ONNX file again.
 
 use super::args::ModelArgs;
 use super::progress::Progress;
@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum, ValueHint};
 use rabot::Profile;
 use rabot::codegen::{CodegenError, ObjectFile, asm_text, clif_text, emit_object};
 use rabot::ir::text::print;
-use rabot::kernel::Plan;
+use rabot::kernel::{Plan, Staged};
+use rabot::onnx::{ExportOptions, Model};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,13 +18,15 @@ const AFTER: &str = "Forms:
   clif   Cranelift's intermediate code of every kernel
   asm    assembly of every kernel
   obj    an object file and a C header beside it; every dim must have a size
+  onnx   the optimized graph as an ONNX file; --pipeline '' leaves the graph as it was
 
 Examples:
   rabot compile model.onnx --emit text
   rabot compile model.onnx --emit asm --target x86-64-v3 -o model.s
-  rabot compile model.onnx --dim batch=1 --target aarch64 --emit obj -o build/model.o";
+  rabot compile model.onnx --dim batch=1 --target aarch64 --emit obj -o build/model.o
+  rabot compile model.onnx --emit onnx --opset 17 -o optimized.onnx";
 
-/// Compile a model and write the result: text, clif, asm, or an object file with a C header
+/// Compile a model and write the result: text, clif, asm, an object file with a C header, or onnx
 #[derive(Args, Debug)]
 #[command(after_help = AFTER)]
 pub(crate) struct CompileArgs {
@@ -37,6 +40,16 @@ pub(crate) struct CompileArgs {
     /// File to write; `-` or none for standard output. For obj, NAME.o and NAME.h are written
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: Option<PathBuf>,
+
+    /// For onnx: version of ONNX's operator set, 7 to 28; if absent that of the model, or the lowest above it that
+    /// can say what the graph holds
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    opset: Option<i64>,
+
+    /// For onnx: put weights of at least this many bytes into FILE.data beside the model. If absent, that is done
+    /// only for a model that would be larger than 2 GB
+    #[arg(long, value_name = "BYTES")]
+    external_data: Option<u64>,
 
     /// Print JSON that says what was written
     #[arg(long)]
@@ -53,6 +66,8 @@ enum Emit {
     Asm,
     /// Object file and C header
     Obj,
+    /// ONNX file
+    Onnx,
 }
 
 impl Emit {
@@ -62,6 +77,7 @@ impl Emit {
             Emit::Clif => "clif",
             Emit::Asm => "asm",
             Emit::Obj => "obj",
+            Emit::Onnx => "onnx",
         }
     }
 }
@@ -72,26 +88,36 @@ impl Emit {
 pub(crate) fn run(args: &CompileArgs) -> Result<Status, Failure> {
     let mut options = args.model.options()?;
     let file = args.output.as_deref().filter(|path| *path != Path::new("-"));
-    if args.emit == Emit::Obj && file.is_none() {
-        return Err(Failure::new("an object file is not written to standard output; name a file with -o"));
+    if let (Emit::Obj | Emit::Onnx, None) = (args.emit, file) {
+        let what = if args.emit == Emit::Obj { "an object file" } else { "an ONNX file" };
+        return Err(Failure::new(format!("{what} is not written to standard output; name a file with -o")));
+    }
+    if args.emit != Emit::Onnx && (args.opset.is_some() || args.external_data.is_some()) {
+        return Err(Failure::new("--opset and --external-data are for --emit onnx"));
     }
     if args.json && file.is_none() {
         return Err(Failure::new("--json tells of the file that is written; name one with -o"));
     }
     let progress = Progress::new("importing");
-    let mut graph = args.model.import(&mut options)?.graph;
+    let mut model = args.model.import(&mut options)?;
     progress.now("optimizing");
-    rabot::optimize(&mut graph, &options, &mut |_, _| {})?;
+    rabot::optimize(&mut model.graph, &options, &mut |_, _| {})?;
+    let graph = &model.graph;
     let profile = Profile::by_name(&options.target)?;
     progress.now("compiling");
     let text = match args.emit {
-        Emit::Text => print(&graph),
-        Emit::Clif => kernels(&rabot::lower(&graph, &profile)?, &profile, ";", clif_text)?,
-        Emit::Asm => kernels(&rabot::lower(&graph, &profile)?, &profile, "#", asm_text)?,
+        Emit::Text => print(graph),
+        Emit::Clif => kernels(&rabot::lower(graph, &profile)?, &profile, ";", clif_text)?,
+        Emit::Asm => kernels(&rabot::lower(graph, &profile)?, &profile, "#", asm_text)?,
         Emit::Obj => {
-            let plan = rabot::lower(&graph, &profile)?;
+            let staged = rabot::lower(graph, &profile)?;
             drop(progress);
-            return object(args, &plan, &profile, file.unwrap_or(Path::new("model.o")));
+            let plan = only_plan(&staged)?;
+            return object(args, plan, &profile, file.unwrap_or(Path::new("model.o")));
+        }
+        Emit::Onnx => {
+            drop(progress);
+            return onnx(args, &model, file.unwrap_or(Path::new("model.onnx")));
         }
     };
     drop(progress);
@@ -105,17 +131,32 @@ pub(crate) fn run(args: &CompileArgs) -> Result<Status, Failure> {
     Ok(Status::Done)
 }
 
+/// The plan of a program that is one.
+///
+/// **Errors**: the program has stages on the host, which an object file cannot hold; the first is named.
+fn only_plan(staged: &Staged) -> Result<&Plan, Failure> {
+    staged.single().ok_or_else(|| {
+        let first = staged.hosts().first().map_or_else(String::new, |host| {
+            format!(": {} `{}` runs on the host, for {}", host.op.name(), host.node, host.reason)
+        });
+        Failure::new(format!("the model cannot be one object file{first}"))
+    })
+}
+
 /// Text of every kernel under its name.
 fn kernels(
-    plan: &Plan,
+    staged: &Staged,
     profile: &Profile,
     comment: &str,
     text_of: fn(&Plan, usize, &Profile) -> Result<String, CodegenError>,
 ) -> Result<String, Failure> {
     let mut text = String::new();
-    for (index, name) in plan.kernel_names.iter().enumerate() {
+    let plans = staged.plans();
+    let all =
+        plans.iter().flat_map(|plan| plan.kernel_names.iter().enumerate().map(move |named| (plan, named)));
+    for (number, (plan, (index, name))) in all.enumerate() {
         let code = text_of(plan, index, profile).map_err(rabot::Error::from)?;
-        text.push_str(&format!("{comment} kernel {index}: {name}\n{}\n\n", code.trim_end()));
+        text.push_str(&format!("{comment} kernel {number}: {name}\n{}\n\n", code.trim_end()));
     }
     Ok(text)
 }
@@ -137,6 +178,14 @@ fn object(args: &CompileArgs, plan: &Plan, profile: &Profile, path: &Path) -> Re
         return Err(failure);
     }
     wrote(args, &[&object_path, &header_path])?;
+    Ok(Status::Done)
+}
+
+/// Writes an ONNX file, and its weights beside it if they are to be there.
+fn onnx(args: &CompileArgs, model: &Model, path: &Path) -> Result<Status, Failure> {
+    let options = ExportOptions { opset: args.opset, external_data: args.external_data };
+    let (_, files) = rabot::export(model, path, &options)?;
+    wrote(args, &files.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     Ok(Status::Done)
 }
 

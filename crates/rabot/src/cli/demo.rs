@@ -8,7 +8,7 @@ use rabot::ir::Graph;
 use rabot::onnx::import_bytes;
 use rabot::rewrite::Step;
 use rabot::{Compiled, Options, Session, Tensor, Tensors, npz};
-use rabot_debug::count_steps;
+use rabot_debug::count_kernels;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -181,7 +181,7 @@ impl<'a> Demo<'a> {
         Ok(Row {
             name,
             pipeline,
-            kernels: count_steps(&program.plan().steps),
+            kernels: count_kernels(&program),
             weight_bytes: rabot::rewrite::Stats::of(&graph).constants_bytes,
             compile_ms,
             latency_us: 0.0,

@@ -7,7 +7,7 @@ use super::{Failure, Status, output};
 use clap::Args;
 use rabot::Profile;
 use rabot::ir::Dim;
-use rabot::kernel::{Plan, Step};
+use rabot::kernel::{Plan, Staged, Step, Work};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,24 +62,51 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Status, Failure> {
     progress.now("optimizing");
     rabot::optimize(&mut graph, &options, &mut |_, _| {})?;
     progress.now("planning");
-    let plan = rabot::lower(&graph, &Profile::by_name(&options.target)?)?;
+    let staged = rabot::lower(&graph, &Profile::by_name(&options.target)?)?;
     drop(progress);
     let mut rows = Vec::new();
-    collect(&plan, &plan.steps, &mut Vec::new(), &mut rows);
+    collect_stages(&staged, &mut Vec::new(), &mut rows);
+    let distinct: usize = staged.plans().iter().map(|plan| plan.kernels.len()).sum();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     rows.iter().for_each(|row| *kinds.entry(row.kind).or_insert(0) += 1);
     if args.json {
         let model = args.model.model.display().to_string();
         let json = serde_json::json!({
-            "model": model, "target": options.target, "distinct": plan.kernels.len(), "kinds": kinds, "kernels": rows,
+            "model": model, "target": options.target, "distinct": distinct, "kinds": kinds, "kernels": rows,
         });
         output::print_json(&json)?;
         return Ok(Status::Done);
     }
     let counts = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ");
-    let summary = format!("{} calls of {} distinct kernels: {counts}", rows.len(), plan.kernels.len());
+    let summary = format!("{} calls of {} distinct kernels: {counts}", rows.len(), distinct);
     output::print(&format!("{}\n{summary}\n", table(&rows)))?;
     Ok(Status::Done)
+}
+
+fn collect_stages(staged: &Staged, branches: &mut Vec<&'static str>, rows: &mut Vec<Row>) {
+    for stage in &staged.stages {
+        let host = match &stage.work {
+            Work::Kernels(plan) => {
+                collect(plan, &plan.steps, branches, rows);
+                continue;
+            }
+            Work::Host(host) => host,
+        };
+        rows.push(Row {
+            name: host.op.name().to_owned(),
+            kind: "host",
+            sources: strings(&host.sources),
+            values: strings(&host.values),
+            flops: None,
+            reason: Some(host.reason.clone()),
+            branches: branches.clone(),
+        });
+        for ((name, _), region) in host.op.regions().into_iter().zip(&host.regions) {
+            branches.push(name);
+            collect_stages(region, branches, rows);
+            branches.pop();
+        }
+    }
 }
 
 fn collect(plan: &Plan, steps: &[Step], branches: &mut Vec<&'static str>, rows: &mut Vec<Row>) {

@@ -3,7 +3,7 @@
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, ThemeCharacters, ThemeStyles};
 use rabot::codegen::CodegenError;
 use rabot::ir::interp::InterpError;
-use rabot::onnx::ImportError;
+use rabot::onnx::{ExportError, ImportError};
 use rabot::rewrite::PipelineError;
 use rabot::{Error, RunError, TargetError};
 use std::error::Error as StdError;
@@ -104,6 +104,10 @@ impl<E: StdError + 'static> From<E> for Failure {
 const INPUTS: &str = "`rabot inspect MODEL` lists the inputs with their dtypes and shapes";
 const PASSES: &str = "`rabot passes` lists the passes and their options";
 
+/// Where values that are no tensors cannot go.
+const FORMS: &str =
+    "npz files hold tensors only; `rabot onnx-test` compares sequences, maps and optional values";
+
 /// The way out of an error, where there is one.
 fn help_for(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<Error>() {
@@ -115,6 +119,7 @@ fn help_for(error: &(dyn StdError + 'static)) -> Option<&'static str> {
             Error::Run(inner) => run_help(inner),
             Error::Codegen(CodegenError::NotHere(inner)) => Some(target_help(inner)),
             Error::Codegen(CodegenError::Symbolic { .. }) => Some("give every dim a size with --dim"),
+            Error::Export(inner) => export_help(inner),
             Error::Plan(_) | Error::Codegen(_) | Error::Graph(_) | Error::Pass(_) => None,
         };
     }
@@ -131,9 +136,30 @@ fn help_for(error: &(dyn StdError + 'static)) -> Option<&'static str> {
         Some(
             InterpError::MissingInput { .. }
             | InterpError::UnknownInput { .. }
-            | InterpError::InputType { .. },
+            | InterpError::InputType { .. }
+            | InterpError::InputForm { .. },
         ) => Some(INPUTS),
+        Some(InterpError::OutputForm { .. }) => Some(FORMS),
         Some(InterpError::Op { .. } | InterpError::Graph(_)) | None => None,
+    }
+}
+
+fn export_help(error: &ExportError) -> Option<&'static str> {
+    match error {
+        ExportError::Node { lowest: Some(_), .. } => {
+            Some("without --opset, the lowest operator set that can say all of the model is taken")
+        }
+        ExportError::Node { .. } => {
+            Some("`--pipeline ''` writes the model as it was imported, without passes")
+        }
+        ExportError::TooLarge { .. } => {
+            Some("a smaller --external-data BYTES puts more into the file of weights")
+        }
+        ExportError::Opset { .. }
+        | ExportError::Duplicate { .. }
+        | ExportError::Location(_)
+        | ExportError::Write { .. }
+        | ExportError::Graph(_) => None,
     }
 }
 
@@ -161,10 +187,12 @@ fn import_help(error: &ImportError) -> Option<&'static str> {
 
 fn run_help(error: &RunError) -> Option<&'static str> {
     match error {
-        RunError::MissingInput { .. } | RunError::UnknownInput { .. } | RunError::InputType { .. } => {
-            Some(INPUTS)
-        }
-        RunError::Size(_) | RunError::Memory { .. } => {
+        RunError::MissingInput { .. }
+        | RunError::UnknownInput { .. }
+        | RunError::InputType { .. }
+        | RunError::InputForm { .. } => Some(INPUTS),
+        RunError::OutputForm { .. } => Some(FORMS),
+        RunError::Size(_) | RunError::Memory { .. } | RunError::Budget { .. } => {
             Some("the dims of the inputs are too small or too large; --dim NAME=SIZE changes made-up ones")
         }
         RunError::Dims { .. } | RunError::Data { .. } | RunError::Host { .. } | RunError::Thread(_) => None,

@@ -5,7 +5,7 @@ use super::inputs::input_types;
 use super::progress::Progress;
 use super::{Failure, Status, output};
 use clap::Args;
-use rabot::ir::{Dim, Graph, Op};
+use rabot::ir::{Dim, Graph};
 use rabot::kernel::PlanError;
 use rabot::onnx::{ImportError, Outline, outline_file};
 use rabot::rewrite::Stats;
