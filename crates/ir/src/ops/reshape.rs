@@ -19,11 +19,11 @@
 use super::movement::{broadcast_shape, broadcast_strides, element_count, row_major, strided};
 use super::tracked::{broadcast_contents, with_elements};
 use super::util::{
-    arity, expect_index_list, known_attrs, normalize_axes, normalize_axis, optional, required,
+    arity, expect_dtype, expect_index_list, known_attrs, normalize_axes, normalize_axis, optional, required,
     required_tensor,
 };
 use super::{InferCx, OpDef, OpError};
-use crate::{Attr, Attrs, Dim, Fact, MAX_TRACKED_ELEMENTS};
+use crate::{Attr, Attrs, Datum, Dim, Fact, MAX_TRACKED_ELEMENTS};
 use rabot_tensor::{DType, Tensor, TensorError};
 
 /// Contents go along with a change of shape.
@@ -35,11 +35,9 @@ fn reshaped(data: &Tensor, shape: &[usize]) -> Result<Vec<Tensor>, OpError> {
     Ok(vec![data.reshaped(shape).map_err(|error: TensorError| OpError::Shape(error.to_string()))?])
 }
 
-/// Number of elements of a list whose contents are not known.
-fn list_length(slot: usize, list: &Fact) -> Result<usize, OpError> {
-    list.shape().first().and_then(Dim::as_usize).filter(|&n| n <= MAX_TRACKED_ELEMENTS).ok_or_else(|| {
-        OpError::Unsupported(format!("the rank of the result depends on data: input {slot} is {}", list.ty))
-    })
+/// Number of entries of a list, if it is known and small.
+fn list_length(list: &Fact) -> Option<usize> {
+    list.shape().first().and_then(Dim::as_usize).filter(|&n| n <= MAX_TRACKED_ELEMENTS)
 }
 
 /// `Identity`.
@@ -64,6 +62,12 @@ impl OpDef for Identity {
     }
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         Ok(vec![required_tensor(inputs, 0, "input")?.clone()])
+    }
+    const TAKES_DATA: bool = true;
+    fn eval_data(&self, inputs: &[Option<&Datum>]) -> Result<Vec<Datum>, OpError> {
+        arity(inputs, 1, 1)?;
+        let datum = optional(inputs, 0).ok_or(OpError::MissingInput { slot: 0, name: "input" })?;
+        Ok(vec![datum.clone()])
     }
 }
 
@@ -152,11 +156,10 @@ impl OpDef for Reshape {
         arity(inputs, 2, 2)?;
         let (data, target) = (required(inputs, 0, "data")?, required(inputs, 1, "shape")?);
         expect_index_list(1, target)?;
-        let shape = match target.dims() {
-            Some(target) => self.target(data.shape(), &target, cx)?,
-            None => (0..list_length(1, target)?).map(|_| cx.fresh()).collect(),
-        };
-        Ok(vec![reshaped_fact(data, shape)])
+        Ok(vec![match target.dims() {
+            Some(target) => reshaped_fact(data, self.target(data.shape(), &target, cx)?),
+            None => of_rank(data, list_length(target), cx),
+        }])
     }
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         let data = required_tensor(inputs, 0, "data")?;
@@ -216,13 +219,10 @@ impl OpDef for Flatten {
 pub struct Squeeze;
 
 impl Squeeze {
-    /// Axes to remove when none are given.
-    fn all_ones(shape: &[Dim]) -> Result<Vec<usize>, OpError> {
-        if let Some(dim) = shape.iter().find(|d| d.as_const().is_none()) {
-            let reason = format!("Squeeze without axes, since {dim} of {shape:?} may be 1; give the axes");
-            return Err(OpError::Unsupported(reason));
-        }
-        Ok((0..shape.len()).filter(|&axis| shape[axis].is(1)).collect())
+    /// Axes to remove when none are given; `None` if a dim may be 1 or not.
+    fn all_ones(shape: &[Dim]) -> Option<Vec<usize>> {
+        let known = shape.iter().all(|dim| dim.as_const().is_some());
+        known.then(|| (0..shape.len()).filter(|&axis| shape[axis].is(1)).collect())
     }
 }
 
@@ -241,9 +241,14 @@ impl OpDef for Squeeze {
     fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
         arity(inputs, 1, 2)?;
         let data = required(inputs, 0, "data")?;
-        let axes = match optional(inputs, 1) {
-            None => Self::all_ones(data.shape())?,
-            Some(axes) => normalize_axes(&constant_axes(axes)?, data.rank())?,
+        let axes = match optional(inputs, 1).map(known_axes).transpose()? {
+            None => match Self::all_ones(data.shape()) {
+                Some(axes) => axes,
+                None => return Ok(vec![Fact::unranked(data.dtype())]),
+            },
+            Some(Axes::Known(axes)) => normalize_axes(&axes, data.rank())?,
+            Some(Axes::Count(count)) => return Ok(vec![of_rank(data, data.rank().checked_sub(count), cx)]),
+            Some(Axes::Unknown) => return Ok(vec![Fact::unranked(data.dtype())]),
         };
         for &axis in &axes {
             let dim = &data.shape()[axis];
@@ -267,10 +272,36 @@ impl OpDef for Squeeze {
     }
 }
 
-/// Axes that fix the rank of the result, so they have to be constant.
-fn constant_axes(axes: &Fact) -> Result<Vec<i64>, OpError> {
-    expect_index_list(1, axes)?;
-    axes.ints().ok_or_else(|| OpError::Unsupported("axes that are not constant".to_owned()))
+/// What is known of a list of axes.
+enum Axes {
+    /// The axes.
+    Known(Vec<i64>),
+    /// How many there are.
+    Count(usize),
+    /// Nothing.
+    Unknown,
+}
+
+/// Axes are a list; exporters also give a single one as a scalar.
+fn known_axes(axes: &Fact) -> Result<Axes, OpError> {
+    if axes.rank() > 0 {
+        expect_index_list(1, axes)?;
+    }
+    expect_dtype(1, axes.dtype(), "i64", |d| d == DType::I64)?;
+    let count = if axes.rank() == 0 { Some(1) } else { list_length(axes) };
+    Ok(match (axes.ints(), count) {
+        (Some(axes), _) => Axes::Known(axes),
+        (None, Some(count)) => Axes::Count(count),
+        (None, None) => Axes::Unknown,
+    })
+}
+
+/// A result of which the rank is known and no dim.
+fn of_rank(data: &Fact, rank: Option<usize>, cx: &mut InferCx) -> Fact {
+    match rank {
+        Some(rank) => Fact::of_type(data.dtype(), (0..rank).map(|_| cx.fresh()).collect::<Vec<_>>()),
+        None => Fact::unranked(data.dtype()),
+    }
 }
 
 /// `Unsqueeze`: operands data, axes (i64).
@@ -302,11 +333,14 @@ impl OpDef for Unsqueeze {
     fn attrs(&self) -> Attrs {
         Attrs::new()
     }
-    fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
         arity(inputs, 2, 2)?;
         let (data, axes) = (required(inputs, 0, "data")?, required(inputs, 1, "axes")?);
-        let shape = Self::shape(data.shape(), &constant_axes(axes)?, Dim::from(1))?;
-        Ok(vec![reshaped_fact(data, shape)])
+        Ok(vec![match known_axes(axes)? {
+            Axes::Known(axes) => reshaped_fact(data, Self::shape(data.shape(), &axes, Dim::from(1))?),
+            Axes::Count(count) => of_rank(data, data.rank().checked_add(count), cx),
+            Axes::Unknown => Fact::unranked(data.dtype()),
+        }])
     }
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         let (data, axes) = (required_tensor(inputs, 0, "data")?, required_tensor(inputs, 1, "axes")?);
@@ -342,7 +376,9 @@ impl OpDef for Expand {
                 cx.broadcast(&[data.shape(), &target])?
             }
             None => {
-                let length = list_length(1, target)?;
+                let Some(length) = list_length(target) else {
+                    return Ok(vec![Fact::unranked(data.dtype())]);
+                };
                 let rank = length.max(data.rank());
                 // A known dim above 1 stays as it is, since only 1 and itself broadcast with it.
                 let known = |axis: usize| (axis + data.rank()).checked_sub(rank).map(|at| &data.shape()[at]);
@@ -522,7 +558,9 @@ mod tests {
         let unknown = fact(DType::I64, &["2"]);
         assert_eq!(inferred(&plain("Reshape"), &[&data, &unknown]), "f32[node.0,node.1]");
         let endless = fact(DType::I64, &["k"]);
-        assert!(inferred(&plain("Reshape"), &[&data, &endless]).contains("rank"));
+        assert_eq!(inferred(&plain("Reshape"), &[&data, &endless]), "f32[*]");
+        assert_eq!(inferred(&plain("Unsqueeze"), &[&data, &unknown]).matches("node").count(), 5);
+        assert_eq!(inferred(&plain("Squeeze"), &[&data, &unknown]), "f32[node.0]");
     }
 
     #[test]
@@ -540,7 +578,7 @@ mod tests {
     fn squeeze_and_unsqueeze() {
         let data = fact(DType::Bool, &["1", "n", "1"]);
         assert_eq!(inferred(&plain("Squeeze"), &[&data, &list_fact(&[0, -1])]), "bool[n]");
-        assert!(inferred(&plain("Squeeze"), &[&data]).contains("n of [1, n, 1] may be 1"));
+        assert_eq!(inferred(&plain("Squeeze"), &[&data]), "bool[*]");
         assert!(
             inferred(&plain("Squeeze"), &[&fact(DType::F32, &["2"]), &list_fact(&[0])]).contains("not 1")
         );

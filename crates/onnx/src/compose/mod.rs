@@ -14,6 +14,7 @@ pub(crate) mod flex;
 mod loss;
 mod masks;
 mod ml;
+mod microsoft_quantized;
 mod movement;
 mod norm;
 mod quantized;
@@ -40,6 +41,7 @@ const TABLES: &[&[Row]] = &[
     norm::TABLE,
     attention::TABLE,
     flex::TABLE,
+    microsoft_quantized::TABLE,
     quantized::TABLE,
     rotary::TABLE,
     dropout::TABLE,

@@ -151,7 +151,8 @@ fn conv_integer(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     let (one, rest) = (draft.list("one", vec![1]), draft.dims(x, 1, rank)?);
     let shape = draft.concat(0, &[one, rest])?;
     let one = Tensor::from_i64s(draft.dtype_of(x), &[1], &[1]);
-    let ones = draft.node_with("ConstantOfShape", &Attrs::new().with("value", Attr::Tensor(one)), &[shape])?;
+    let ones =
+        draft.node_with("ConstantOfShape", &Attrs::new().with("value", Attr::Tensor(one)), &[shape])?;
     let weights = draft.before("ConvInteger", &attrs, vec![Some(ones), Some(w), None, w_zero])?;
     let zero = draft.cast(zero, DType::I32)?;
     let product = draft.node("Mul", &[weights, zero])?;
