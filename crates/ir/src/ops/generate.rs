@@ -54,10 +54,7 @@ impl OpDef for ConstantOfShape {
         let shape: Vec<Dim> = match (target.dims(), target.shape()[0].as_usize()) {
             (Some(dims), _) => dims,
             (None, Some(rank)) if rank <= MAX_TRACKED_ELEMENTS => (0..rank).map(|_| cx.fresh()).collect(),
-            _ => {
-                let reason = format!("the rank of the result depends on data: input 0 is {}", target.ty);
-                return Err(OpError::Unsupported(reason));
-            }
+            _ => return Ok(vec![Fact::unranked(self.value.dtype())]),
         };
         if shape.iter().any(|dim| dim.as_const().is_some_and(|value| value < 0)) {
             return Err(OpError::Value(format!("a dim of {shape:?} is negative")));

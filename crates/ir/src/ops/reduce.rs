@@ -94,6 +94,21 @@ impl Reduce {
         Ok(reduced)
     }
 
+    /// The result where only running tells the axes.
+    fn of_unknown_axes(&self, data: &Fact, axes: &Fact, cx: &mut InferCx) -> Fact {
+        let count = axes.shape().first().and_then(Dim::as_usize);
+        let rank = match (self.keepdims, count) {
+            (true, _) => Some(data.rank()),
+            (false, Some(0)) if self.noop_with_empty_axes => Some(data.rank()),
+            (false, Some(0)) => Some(0),
+            (false, count) => count.and_then(|count| data.rank().checked_sub(count)),
+        };
+        match rank {
+            Some(rank) => Fact::of_type(data.dtype(), (0..rank).map(|_| cx.fresh()).collect::<Vec<_>>()),
+            None => Fact::unranked(data.dtype()),
+        }
+    }
+
     /// The result as dims, where the data are dims and all are reduced.
     fn reduce_dims(&self, data: &Fact, reduced: &[bool]) -> Option<Dim> {
         let elements = data.dims().filter(|e| !e.is_empty() && reduced.iter().all(|&r| r))?;
@@ -150,7 +165,7 @@ impl OpDef for Reduce {
         attrs
     }
 
-    fn infer(&self, inputs: &[Option<&Fact>], _cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
+    fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
         arity(inputs, 1, 2)?;
         let data = required(inputs, 0, "data")?;
         let narrow = matches!(self.op, ReduceOp::Max | ReduceOp::Min);
@@ -164,6 +179,10 @@ impl OpDef for Reduce {
                 || is_wide_int(dtype)
                 || narrow && matches!(dtype, DType::I8 | DType::U8 | DType::Bool)
         })?;
+        if let Some(unknown) = optional(inputs, 1).filter(|axes| axes.ints().is_none()) {
+            expect_dtype(1, unknown.dtype(), "i64", |dtype| dtype == DType::I64)?;
+            return Ok(vec![self.of_unknown_axes(data, unknown, cx)]);
+        }
         let reduced = self.reduced_axes(data.rank(), optional(inputs, 1))?;
         let shape = reduced_shape(data.shape(), &reduced, self.keepdims, Dim::from(1));
         Ok(vec![match self.reduce_dims(data, &reduced) {
@@ -508,8 +527,8 @@ mod tests {
         let fact = reduce.infer(&[Some(&data), Some(&last)], &mut InferCx::new("n")).unwrap().remove(0);
         assert_eq!(fact.shape(), [sym("n"), num(1)]);
         let unknown = Fact::of_type(DType::I64, vec![num(1)]);
-        let refused = reduce.infer(&[Some(&data), Some(&unknown)], &mut InferCx::new("n"));
-        assert!(matches!(refused, Err(OpError::Unsupported(_))));
+        let open = reduce.infer(&[Some(&data), Some(&unknown)], &mut InferCx::new("n")).unwrap();
+        assert_eq!(open[0].ty.to_string(), "f32[n.0,n.1]");
     }
 
     #[test]

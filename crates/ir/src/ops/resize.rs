@@ -7,7 +7,7 @@
 //! Runtime does, so that ties fall the same way.
 //!
 //! **Dtypes**: nearest takes any but strings; linear and cubic f16, bf16, f32, f64.
-//! **Not supported**: `antialias` = 1.
+//! With `antialias` the weights of linear and cubic are stretched by 1/scale where the result is smaller.
 //! **Source**: <https://onnx.ai/onnx/operators/onnx__Resize.html>.
 //! **Opsets**: 10, 11 (roi, coordinate modes, cubic), 13 (bf16; `tf_half_pixel_for_nn` gone), 18 (axes,
 //! antialias, keep_aspect_ratio_policy), 19 (`half_pixel_symmetric`).
@@ -94,9 +94,6 @@ impl OpDef for Resize {
         let [mode, coordinate_mode, nearest_mode, keep_aspect_ratio_policy] =
             CHOICES.map(|(name, values)| choice(attrs, name, values));
         let antialias = attrs.int("antialias", 0)? != 0;
-        if antialias {
-            return Err(OpError::Unsupported("antialias = 1".to_owned()));
-        }
         Ok(Resize {
             mode: mode?,
             coordinate_mode: coordinate_mode?,
@@ -315,6 +312,7 @@ impl Resize {
                     return None;
                 }
                 Some(match self.mode.as_str() {
+                    "linear" | "cubic" if self.antialias => self.antialiased(at, axis),
                     "nearest" => vec![(self.nearest(at).clamp(0.0, f64::from(last)) as usize, 1.0)],
                     "linear" => linear(at.clamp(0.0, last), axis.input),
                     _ => self.cubic(at, axis.input),
@@ -327,10 +325,12 @@ impl Resize {
     fn coordinate(&self, position: usize, axis: &ResizeAxis) -> f32 {
         let (x, scale) = (position as f32, axis.scale);
         let (input, output) = (axis.input as f32, axis.output as f32);
+        // The length before it was rounded down to a whole number.
+        let length = if (scale * input).floor() == output { scale * input } else { output };
         match self.coordinate_mode.as_str() {
             "asymmetric" => x / scale,
             "align_corners" if axis.output == 1 => 0.0,
-            "align_corners" => x * (input - 1.0) / (output - 1.0),
+            "align_corners" => x * (input - 1.0) / (length - 1.0),
             "pytorch_half_pixel" if axis.output == 1 => 0.0,
             "half_pixel_symmetric" => {
                 let adjustment = output / (scale * input);
@@ -359,13 +359,41 @@ impl Resize {
         }
     }
 
-    /// Weights of the four elements around a coordinate (Keys 1981, with coefficient `cubic_coeff_a`).
+    /// Keys' cubic kernel (1981) with coefficient `cubic_coeff_a`, at a distance.
+    fn kernel(&self, distance: f64) -> f64 {
+        let (a, d) = (f64::from(self.cubic_coeff_a), distance.abs());
+        match d {
+            d if d <= 1.0 => ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0,
+            d if d < 2.0 => ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a,
+            _ => 0.0,
+        }
+    }
+
+    /// Weights of the elements around a coordinate, with a kernel that is as wide as an element of the result.
+    fn antialiased(&self, at: f32, axis: &ResizeAxis) -> Vec<(usize, f64)> {
+        let scale = f64::from(axis.scale).min(1.0);
+        let reach = if self.mode == "linear" { 1.0 } else { 2.0 };
+        let base = f64::from(at).ceil() - 1.0;
+        let ratio = f64::from(at) - base;
+        let (start, last) = ((-reach / scale).floor() as i64 + 1, axis.input as i64 - 1);
+        let weight = |offset: i64| match self.mode.as_str() {
+            "linear" => (1.0 - ((offset as f64 - ratio) * scale).abs()).max(0.0),
+            _ => self.kernel((offset as f64 - ratio) * scale),
+        };
+        let mut taps: Vec<(i64, f64)> =
+            (start..2 - start).map(|offset| (base as i64 + offset, weight(offset))).collect();
+        if self.exclude_outside {
+            taps.retain(|&(i, _)| (0..=last).contains(&i));
+        }
+        let sum: f64 = taps.iter().map(|tap| tap.1).sum();
+        taps.into_iter().map(|(i, weight)| (i.clamp(0, last) as usize, weight / sum)).collect()
+    }
+
+    /// Weights of the four elements around a coordinate.
     fn cubic(&self, at: f32, input: usize) -> Vec<(usize, f64)> {
         let floor = at.floor();
-        let (a, s) = (f64::from(self.cubic_coeff_a), f64::from(at - floor));
-        let near = |d: f64| ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
-        let far = |d: f64| ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
-        let weights = [far(s + 1.0), near(s), near(1.0 - s), far(2.0 - s)];
+        let s = f64::from(at - floor);
+        let weights = [s + 1.0, s, 1.0 - s, 2.0 - s].map(|distance| self.kernel(distance));
         let first = floor as i64 - 1;
         let last = input as i64 - 1;
         let inside = |i: i64| (0..=last).contains(&i);
@@ -562,10 +590,16 @@ mod tests {
         assert!(run(&plain, &x, Some(&f32s(&[1], &[1e30])), None).is_err());
         assert!(run(&plain, &x, None, Some(&Tensor::from_vec(&[1], vec![-4i64]))).is_err());
         assert!(run(&plain, &counting(&[0]), None, Some(&sizes)).is_err());
-        let antialias = Attrs::new().with("antialias", Attr::Int(1));
-        assert!(matches!(Resize::from_attrs("Resize", &antialias), Err(OpError::Unsupported(_))));
         assert!(Resize::from_attrs("Resize", &attrs(&[("mode", "area")])).is_err());
         let linear = op("Resize", attrs(&[("mode", "linear")]));
         assert!(run(&linear, &Tensor::from_vec(&[1], vec![1u8]), Some(&two), None).is_err());
+    }
+
+    #[test]
+    fn filters_widen_when_shrinking() {
+        let attrs = attrs(&[("mode", "linear")]).with("antialias", Attr::Int(1));
+        let x = f32s(&[4], &[1., 2., 3., 4.]);
+        let y = run(&op("Resize", attrs), &x, Some(&f32s(&[1], &[0.5])), None).unwrap();
+        assert_eq!(y, f32s(&[2], &[1.625, 3.375]));
     }
 }

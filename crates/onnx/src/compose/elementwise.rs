@@ -121,14 +121,15 @@ fn is_inf(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     draft.finish_with(vec![Some(y)])
 }
 
-/// Multiplication with or division by a power of two, which a table gives; 0 where all bits are shifted out.
+/// Multiplication with or division by a power of two, which a table gives. Amounts that no bits are left of, and
+/// negative ones, leave only copies of the sign.
 fn bit_shift(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     draft.check_attrs(&["direction"])?;
     let (x, amount) = (draft.operand(0, "X")?, draft.operand(1, "Y")?);
     let dtype = draft.dtype_of(x);
-    if !dtype.is_unsigned_int() || dtype.bits() < 8 || draft.dtype_of(amount) != dtype {
+    if !dtype.is_int() || dtype.bits() < 8 || draft.dtype_of(amount) != dtype {
         return Err(Failure::unsupported(format!(
-            "a shift of {dtype} by {}, expected unsigned integers of one dtype",
+            "a shift of {dtype} by {}, expected integers of one dtype",
             draft.dtype_of(amount)
         )));
     }
@@ -137,15 +138,35 @@ fn bit_shift(mut draft: Draft<'_>) -> Result<Converted, Failure> {
         "RIGHT" => false,
         other => return Err(Failure::unsupported(format!("direction = {other:?}, expected LEFT or RIGHT"))),
     };
+    let signed = dtype.is_signed_int();
     let bits = i64::from(dtype.bits());
     let powers: Vec<i64> = (0..bits).map(|shift| 1i64.wrapping_shl(shift as u32)).collect();
     let powers = draft.constant("powers", Tensor::from_i64s(dtype, &[powers.len()], &powers));
+    let zero = draft.integer(dtype, 0);
     let (most, all) = (draft.integer(dtype, bits - 1), draft.integer(dtype, bits));
-    let clamped = draft.node("Min", &[amount, most])?;
+    let clamped = draft.node("Clip", &[amount, zero, most])?;
     let index = draft.cast(clamped, DType::I64)?;
     let factor = draft.node("Gather", &[powers, index])?;
-    let shifted = draft.node(if left { "Mul" } else { "Div" }, &[x, factor])?;
-    let (gone, zero) = (draft.node("GreaterOrEqual", &[amount, all])?, draft.integer(dtype, 0));
-    let y = draft.node("Where", &[gone, zero, shifted])?;
+    let mut gone = draft.node("GreaterOrEqual", &[amount, all])?;
+    if signed {
+        let negative = draft.node("Less", &[amount, zero])?;
+        gone = draft.node("Or", &[gone, negative])?;
+    }
+    let (shifted, empty) = match (left, signed) {
+        (true, _) => (draft.times(x, factor)?, zero),
+        (false, false) => (draft.over(x, factor)?, zero),
+        (false, true) => {
+            // Division rounds toward zero and a shift down: of a negative number the other bits are divided.
+            let negative = draft.node("Less", &[x, zero])?;
+            let flipped = draft.node("BitwiseNot", &[x])?;
+            let magnitude = draft.node("Where", &[negative, flipped, x])?;
+            let quotient = draft.over(magnitude, factor)?;
+            let flipped = draft.node("BitwiseNot", &[quotient])?;
+            let ones = draft.integer(dtype, -1);
+            let signs = draft.node("Where", &[negative, ones, zero])?;
+            (draft.node("Where", &[negative, flipped, quotient])?, signs)
+        }
+    };
+    let y = draft.node("Where", &[gone, empty, shifted])?;
     draft.finish_with(vec![Some(y)])
 }
