@@ -14,6 +14,7 @@ mod elementwise;
 mod gather;
 mod generate;
 mod image;
+mod inverse;
 mod index;
 mod linear_attention;
 mod lp_pool;
@@ -55,6 +56,7 @@ pub use dropout::Dropout;
 pub use gather::Gather;
 pub use generate::{ConstantOfShape, Range};
 pub use image::{ImageDecoder, PixelFormat};
+pub use inverse::Inverse;
 pub use index::{
     Col2Im, Compress, Cumulate, GatherElements, GatherNd, Reduction, ReverseSequence, ScatterElements,
     ScatterNd, TensorScatter,
@@ -391,6 +393,8 @@ ops! {
     MelWeightMatrix,
     /// `ImageDecoder`.
     ImageDecoder,
+    /// `com.microsoft.Inverse`.
+    Inverse,
     /// `ConvInteger`.
     ConvInteger,
     /// `MatMulInteger`.

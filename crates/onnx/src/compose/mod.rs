@@ -14,6 +14,7 @@ pub(crate) mod flex;
 mod loss;
 mod masks;
 mod ml;
+mod microsoft;
 mod microsoft_quantized;
 mod movement;
 mod norm;
@@ -65,5 +66,5 @@ pub(crate) fn find(domain: &str, op: &str) -> Option<Rule> {
 
 /// All rows.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
-    TABLES.iter().copied().flatten()
+    TABLES.iter().chain(&microsoft::TABLES).copied().flatten()
 }
