@@ -11,6 +11,8 @@ mod encoders;
 mod maps;
 mod scores;
 mod svm;
+#[cfg(test)]
+mod tests;
 mod tree_attrs;
 mod tree_ops;
 mod trees;

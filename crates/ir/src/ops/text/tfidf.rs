@@ -2,7 +2,7 @@
 //!
 //! For n from `min_gram_length` to `max_gram_length` and for each number of skipped tokens up to `max_skip_count`, an
 //! n-gram of the pool that is found adds 1 to its column, which `ngram_indexes` names. Single tokens are counted once.
-//! TF gives the counts, IDF the weight (or 1) where the count is not 0, TFIDF count times weight.
+//! TF gives the counts, IDF the weight of the n-gram (or 1) where the count is not 0, TFIDF count times weight.
 //!
 //! **Shapes**: `[c]` → `[columns]`; `[b,c]` → `[b,columns]`; columns are the largest of `ngram_indexes` plus 1.
 //!
@@ -38,7 +38,6 @@ pub struct TfIdfVectorizer {
     /// Number of each token of a pool of strings; `None` for a pool of integers.
     tokens: Option<HashMap<String, i64>>,
     columns: usize,
-    weights: Vec<f32>,
 }
 
 impl PartialEq for TfIdfVectorizer {
@@ -52,24 +51,24 @@ impl PartialEq for TfIdfVectorizer {
 struct Pool {
     /// From a node and a token to the next node; the root is 0.
     next: HashMap<(u32, i64), u32>,
-    /// Column of the n-gram that ends at a node.
-    columns: Vec<Option<usize>>,
+    /// Column and weight of the n-gram that ends at a node.
+    grams: Vec<Option<(usize, f32)>>,
 }
 
 impl Pool {
     /// Adds an n-gram. **Errors**: it is there already.
-    fn insert(&mut self, gram: &[i64], column: usize) -> Result<(), OpError> {
+    fn insert(&mut self, gram: &[i64], found: (usize, f32)) -> Result<(), OpError> {
         let mut at = 0u32;
         for &token in gram {
-            let fresh = self.columns.len() as u32;
+            let fresh = self.grams.len() as u32;
             at = *self.next.entry((at, token)).or_insert(fresh);
             if at == fresh {
-                self.columns.push(None);
+                self.grams.push(None);
             }
         }
-        match self.columns.get_mut(at as usize) {
+        match self.grams.get_mut(at as usize) {
             Some(place @ None) => {
-                *place = Some(column);
+                *place = Some(found);
                 Ok(())
             }
             _ => Err(OpError::Value("an n-gram is twice in the pool".to_owned())),
@@ -105,7 +104,7 @@ fn pool_tokens(attrs: &Attrs) -> Result<(Vec<i64>, Option<HashMap<String, i64>>)
 fn read_pool(
     attrs: &Attrs,
     tokens: &[i64],
-    columns: &[usize],
+    columns: &[(usize, f32)],
     lengths: (usize, usize),
 ) -> Result<Pool, OpError> {
     let starts =
@@ -115,7 +114,7 @@ fn read_pool(
     let mut bounds: Vec<usize> =
         starts.iter().map(|&s| usize::try_from(s).map_err(|_| wrong())).collect::<Result<_, _>>()?;
     bounds.push(tokens.len());
-    let mut pool = Pool { columns: vec![None], ..Pool::default() };
+    let mut pool = Pool { grams: vec![None], ..Pool::default() };
     let mut columns = columns.iter();
     for (at, bound) in bounds.windows(2).enumerate() {
         let size = at + 1;
@@ -135,7 +134,7 @@ fn read_pool(
 }
 
 impl TfIdfVectorizer {
-    /// Adds what is found in a row of tokens, of which `None` are in no n-gram.
+    /// Adds what is found in a row of tokens, of which `None` are in no n-gram, to its columns.
     fn count(&self, row: &[Option<i64>], counts: &mut [f64]) {
         let (mut least, most) = self.lengths;
         for step in 1..=self.skips.saturating_add(1) {
@@ -149,10 +148,14 @@ impl TfIdfVectorizer {
                 for (size, token) in (1..).zip(tokens) {
                     let Some(&next) = token.and_then(|token| self.pool.next.get(&(at, token))) else { break };
                     at = next;
-                    let column = self.pool.columns.get(at as usize).copied().flatten();
-                    if let Some(count) = column.filter(|_| size >= least).and_then(|c| counts.get_mut(c)) {
-                        *count += 1.0;
-                    }
+                    let gram = self.pool.grams.get(at as usize).copied().flatten().filter(|_| size >= least);
+                    let Some((column, weight)) = gram else { continue };
+                    let Some(count) = counts.get_mut(column) else { continue };
+                    *count = match self.mode {
+                        Mode::Tf => *count + 1.0,
+                        Mode::Idf => f64::from(weight),
+                        Mode::TfIdf => *count + f64::from(weight),
+                    };
                 }
             }
             // Skipping changes nothing about single tokens.
@@ -162,18 +165,6 @@ impl TfIdfVectorizer {
                     break;
                 }
             }
-        }
-    }
-
-    fn weigh(&self, counts: &mut [f64]) {
-        let weight = |at: usize| self.weights.get(at).map_or(1.0, |&w| f64::from(w));
-        for (at, count) in counts.iter_mut().enumerate() {
-            *count = match self.mode {
-                Mode::Tf => *count,
-                Mode::Idf if *count > 0.0 => weight(at),
-                Mode::Idf => 0.0,
-                Mode::TfIdf => *count * weight(at),
-            };
         }
     }
 
@@ -220,23 +211,17 @@ impl OpDef for TfIdfVectorizer {
         });
         let columns: Vec<usize> = columns.collect::<Result<_, _>>()?;
         let (numbers, tokens) = pool_tokens(attrs)?;
-        let pool = read_pool(attrs, &numbers, &columns, lengths)?;
         let count = columns.iter().max().map_or(0, |largest| largest + 1);
         let weights = attrs.floats("weights")?.unwrap_or_default();
-        if mode != Mode::Tf && !weights.is_empty() && weights.len() < count {
+        if !weights.is_empty() && weights.len() != columns.len() {
             let found = format!("{} values", weights.len());
-            return Err(refused("weights", found, &format!("expected one for each of {count} columns")));
+            return Err(refused("weights", found, "expected one for each of ngram_indexes"));
         }
-        Ok(TfIdfVectorizer {
-            attrs: attrs.clone(),
-            mode,
-            lengths,
-            skips,
-            pool,
-            tokens,
-            columns: count,
-            weights,
-        })
+        let weight = |at: usize| weights.get(at).copied().unwrap_or(1.0);
+        let grams: Vec<(usize, f32)> =
+            columns.into_iter().enumerate().map(|(at, c)| (c, weight(at))).collect();
+        let pool = read_pool(attrs, &numbers, &grams, lengths)?;
+        Ok(TfIdfVectorizer { attrs: attrs.clone(), mode, lengths, skips, pool, tokens, columns: count })
     }
     fn name(&self) -> &'static str {
         "TfIdfVectorizer"
@@ -275,7 +260,6 @@ impl OpDef for TfIdfVectorizer {
         if self.columns > 0 {
             for (row, counts) in counts.chunks_exact_mut(self.columns).enumerate() {
                 self.count(tokens.get(row * length..(row + 1) * length).unwrap_or_default(), counts);
-                self.weigh(counts);
             }
         }
         Ok(vec![Tensor::from_f64s(DType::F32, &[outer, &[self.columns]].concat(), &counts)])
@@ -311,8 +295,8 @@ mod tests {
         assert_eq!(run(attrs("TF", (1, 2), 1)), [1.0, 1.0, 2.0]);
         assert_eq!(run(attrs("TF", (2, 2), 5)), [0.0, 1.0, 0.0]);
         let weights = Attr::Floats(vec![0.5, 2.0, 3.0]);
-        assert_eq!(run(attrs("IDF", (1, 2), 0).with("weights", weights.clone())), [0.5, 0.0, 3.0]);
-        assert_eq!(run(attrs("TFIDF", (1, 1), 0).with("weights", weights)), [0.5, 0.0, 6.0]);
+        assert_eq!(run(attrs("IDF", (1, 2), 0).with("weights", weights.clone())), [2.0, 0.0, 0.5]);
+        assert_eq!(run(attrs("TFIDF", (1, 1), 0).with("weights", weights)), [2.0, 0.0, 1.0]);
         assert_eq!(run(attrs("IDF", (1, 1), 0)), [1.0, 0.0, 1.0]);
     }
 
