@@ -62,6 +62,8 @@ impl Datum {
             (Datum::Optional(value), Form::Optional(element)) => {
                 value.as_ref().is_none_or(|v| v.fits(element))
             }
+            // A value that is there need not be wrapped.
+            (value, Form::Optional(element)) => value.fits(element),
             (Datum::Map(map), Form::Map(key, value)) => {
                 map.keys.dtype() == *key && map.values.dtype() == value.dtype
             }

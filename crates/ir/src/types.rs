@@ -84,6 +84,9 @@ impl ValueType {
             }
             (Form::Sequence(a), Form::Sequence(b)) => Some(ValueType::sequence(inner(a, b)?)),
             (Form::Optional(a), Form::Optional(b)) => Some(ValueType::optional(inner(a, b)?)),
+            // A value that is certainly there in one case.
+            (Form::Optional(a), _) => Some(ValueType::optional(inner(a, other)?)),
+            (_, Form::Optional(b)) => Some(ValueType::optional(inner(self, b)?)),
             (Form::Map(key, a), Form::Map(other_key, b)) if key == other_key => {
                 Some(ValueType::map(*key, inner(a, b)?))
             }

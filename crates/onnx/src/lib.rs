@@ -33,6 +33,7 @@ mod names;
 mod node;
 mod outline;
 mod scan;
+mod sequence_map;
 mod tensor;
 mod types;
 mod upgrade;

@@ -4,6 +4,7 @@ use crate::error::{AttributeProblem, Failure, ImportError};
 use crate::flex;
 use crate::import::{Body, Converted, Env, Importer, Known, normalize_domain, value_name};
 use crate::names::node_label;
+use crate::types::value_type;
 use crate::upgrade::{self, Draft};
 use crate::wire::{AttributeProto, NodeProto, attribute_type as kind};
 use bytes::Bytes;
@@ -57,6 +58,7 @@ impl<'a> Importer<'a> {
         match upgrade::qualified(domain, &node.op_type).as_str() {
             "Constant" => return self.constant(graph, body, node, env),
             "If" => return self.conditional(graph, body, node, env),
+            "SequenceMap" => return self.sequence_map(graph, body, node, env),
             "Loop" | "Scan" => return self.rounds(graph, body, node, opset, env),
             "ai.onnx.preview.FlexAttention" if flex::holds_graphs(node) => {
                 return self.flex_attention(graph, body, node, opset, env);
@@ -174,7 +176,11 @@ impl<'a> Importer<'a> {
             }
             kind::GRAPH | kind::GRAPHS => unsupported("a graph"),
             kind::TENSORS | kind::SPARSE_TENSORS => unsupported("a list of tensors"),
-            kind::TYPE_PROTO | kind::TYPE_PROTOS => unsupported("a type"),
+            kind::TYPE_PROTO => match value_type(name, attribute.tp.as_deref(), self.limits) {
+                Ok(ty) => Ok(Attr::Str(ty.to_string())),
+                Err(problem) => unsupported(&problem),
+            },
+            kind::TYPE_PROTOS => unsupported("a list of types"),
             other => unsupported(&format!("kind {other} is not known")),
         }
     }

@@ -151,14 +151,14 @@ pub(crate) fn qualified(domain: &str, op: &str) -> String {
 pub(crate) fn is_known(domain: &str, op: &str) -> bool {
     (domain.is_empty() && OLDER.contains(&op))
         || compose::find(domain, op).is_some()
-        || (domain.is_empty() && ["Loop", "Scan"].contains(&op))
+        || (domain.is_empty() && ["Loop", "Scan", "SequenceMap"].contains(&op))
         || Op::names().contains(&qualified(domain, op).as_str())
 }
 
 /// Operators that can be imported, sorted, those of other domains with the domain before the name; and whether other
 /// operators stand for them in the graph.
 pub fn supported_ops() -> Vec<(String, bool)> {
-    let own = Op::names().into_iter().chain(["If", "Loop", "Scan"]).map(|op| (op.to_owned(), false));
+    let own = Op::names().into_iter().chain(["If", "Loop", "Scan", "SequenceMap"]).map(|op| (op.to_owned(), false));
     let older = OLDER.into_iter().chain(["Constant"]).map(|op| (op.to_owned(), true));
     let composed = compose::rows().map(|(domain, op, _)| (qualified(domain, op), true));
     let mut ops: Vec<(String, bool)> = own.chain(older).chain(composed).collect();

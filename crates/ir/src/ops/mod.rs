@@ -33,6 +33,7 @@ mod reshape;
 mod resize;
 mod search;
 mod select;
+mod sequence;
 mod signal;
 mod slice;
 mod softmax;
@@ -78,6 +79,7 @@ pub use reduce::{ArgReduce, Reduce, ReduceOp};
 pub use reshape::{Expand, Flatten, Identity, Reshape, Shape, Squeeze, Transpose, Unsqueeze};
 pub use resize::Resize;
 pub use search::{Det, NonMaxSuppression, NonZero, TopK, Unique};
+pub use sequence::{ConcatFromSequence, Optional, OptionalGetElement, OptionalHasElement, Sequence, SequenceOp, SplitToSequence};
 pub use select::{Clip, Where};
 pub use signal::{Dft, MelWeightMatrix, SignalWindow, Stft, WindowKind};
 pub use slice::{Concat, Slice, Split};
@@ -363,6 +365,18 @@ ops! {
     QLinearConv,
     /// `QLinearMatMul`.
     QLinearMatMul,
+    /// `SequenceConstruct`, `SequenceAt`, …
+    Sequence,
+    /// `SplitToSequence`.
+    SplitToSequence,
+    /// `ConcatFromSequence`.
+    ConcatFromSequence,
+    /// `Optional`.
+    Optional,
+    /// `OptionalGetElement`.
+    OptionalGetElement,
+    /// `OptionalHasElement`.
+    OptionalHasElement,
     /// `LpPool`.
     LpPool,
     /// `Dropout`.

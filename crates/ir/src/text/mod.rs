@@ -40,7 +40,7 @@ mod random;
 pub(crate) use lexer::escape;
 
 pub use error::{ParseError, ParseErrorKind};
-pub use parse::{Module, parse, parse_module};
+pub use parse::{Module, parse, parse_module, parse_type};
 pub use print::{blobs, print};
 pub use random::{SplitMix64, random_tensor};
 

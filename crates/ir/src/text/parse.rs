@@ -38,6 +38,18 @@ pub fn parse(text: &str) -> Result<Graph> {
     parse_module(text, &NoBlobs).map(|module| module.graph)
 }
 
+/// Reads the type of a value, such as `sequence(f32[2,_])`.
+///
+/// **Errors**: the text is not well-formed.
+pub fn parse_type(text: &str) -> Result<ValueType> {
+    let mut cursor = Cursor::new(text, &NoBlobs)?;
+    let ty = cursor.ty()?;
+    match cursor.token {
+        Token::End => Ok(ty),
+        _ => cursor.expected("the end of the type"),
+    }
+}
+
 /// As [`parse`], with a store for the contents of large constants, and with positions in the text.
 pub fn parse_module(text: &str, blobs: &dyn BlobStore) -> Result<Module> {
     let mut cursor = Cursor::new(text, blobs)?;
