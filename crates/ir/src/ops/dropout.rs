@@ -56,10 +56,7 @@ impl OpDef for Dropout {
                 return Err(OpError::Shape(format!("{name} is not one value")));
             }
         }
-        Ok(vec![
-            Fact::of_type(data.dtype(), data.shape()),
-            Fact::of_type(DType::Bool, data.shape()),
-        ])
+        Ok(vec![Fact::of_type(data.dtype(), data.shape()), Fact::of_type(DType::Bool, data.shape())])
     }
 
     fn eval(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
@@ -67,7 +64,9 @@ impl OpDef for Dropout {
         let one = |slot: usize, default: f64| match optional(inputs, slot) {
             None => Ok(default),
             Some(tensor) if tensor.len() == 1 => Ok(tensor.to_f64s().first().copied().unwrap_or(default)),
-            Some(tensor) => Err(OpError::Shape(format!("input {slot} is {:?}, not one value", tensor.shape()))),
+            Some(tensor) => {
+                Err(OpError::Shape(format!("input {slot} is {:?}, not one value", tensor.shape())))
+            }
         };
         let (ratio, training) = (one(1, 0.5)?, one(2, 0.0)? != 0.0);
         if !(0.0..1.0).contains(&ratio) {

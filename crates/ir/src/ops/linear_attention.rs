@@ -33,12 +33,8 @@ pub struct LinearAttention {
     pub delta: bool,
 }
 
-const RULES: [(&str, bool, bool); 4] = [
-    ("linear", false, false),
-    ("gated", true, false),
-    ("delta", false, true),
-    ("gated_delta", true, true),
-];
+const RULES: [(&str, bool, bool); 4] =
+    [("linear", false, false), ("gated", true, false), ("delta", false, true), ("gated_delta", true, true)];
 
 /// Sizes that shapes tell.
 struct Sizes<D> {
@@ -87,8 +83,10 @@ impl LinearAttention {
     ) -> Result<(), OpError> {
         let heads = Dim::from(self.kv_num_heads);
         let by_element = heads.clone() * sizes.key.clone();
-        let gates =
-            [(4, "decay", self.gated, [heads.clone(), by_element]), (5, "beta", self.delta, [heads, Dim::from(1)])];
+        let gates = [
+            (4, "decay", self.gated, [heads.clone(), by_element]),
+            (5, "beta", self.delta, [heads, Dim::from(1)]),
+        ];
         for (slot, name, taken, allowed) in gates {
             let gate = match (optional(inputs, slot), taken) {
                 (Some(gate), true) => gate,
@@ -104,7 +102,10 @@ impl LinearAttention {
             cx.require_equal(batch, &sizes.batch)?;
             cx.require_equal(length, &sizes.length)?;
             if !allowed.contains(last) {
-                return Err(OpError::Shape(format!("{name} is {}, expected a last dim of {allowed:?}", gate.ty)));
+                return Err(OpError::Shape(format!(
+                    "{name} is {}, expected a last dim of {allowed:?}",
+                    gate.ty
+                )));
             }
         }
         Ok(())
@@ -292,7 +293,8 @@ mod tests {
 
     #[test]
     fn the_state_adds_up_and_fades() {
-        let (q, k, v) = (f32s(&[1, 2, 2], &[1., 10., 1., 10.]), f32s(&[1, 2, 1], &[2., 3.]), f32s(&[1, 2, 1], &[1., 1.]));
+        let (q, k, v) =
+            (f32s(&[1, 2, 2], &[1., 10., 1., 10.]), f32s(&[1, 2, 1], &[2., 3.]), f32s(&[1, 2, 1], &[1., 1.]));
         let linear = op("LinearAttention", attrs("linear", 2));
         let y = linear.eval(&[Some(&q), Some(&k), Some(&v)]).unwrap();
         // Both heads of queries read 2, then 2 + 3.
@@ -308,7 +310,8 @@ mod tests {
 
     #[test]
     fn what_is_held_is_not_added_again() {
-        let (q, k, v) = (f32s(&[1, 2, 1], &[1., 1.]), f32s(&[1, 2, 1], &[1., 1.]), f32s(&[1, 2, 1], &[4., 4.]));
+        let (q, k, v) =
+            (f32s(&[1, 2, 1], &[1., 1.]), f32s(&[1, 2, 1], &[1., 1.]), f32s(&[1, 2, 1], &[4., 4.]));
         let beta = f32s(&[1, 2, 1], &[1., 0.5]);
         let past = f32s(&[1, 1, 1, 1], &[2.]);
         let delta = op("LinearAttention", attrs("delta", 1));

@@ -175,12 +175,18 @@ fn attribute(name: &str, value: i64, reason: &str) -> OpError {
 }
 
 /// Maxima and where they are.
-fn maxima(x: &Tensor, shape: &[usize], table: &TapTable, order: StorageOrder) -> Result<Vec<Tensor>, OpError> {
+fn maxima(
+    x: &Tensor,
+    shape: &[usize],
+    table: &TapTable,
+    order: StorageOrder,
+) -> Result<Vec<Tensor>, OpError> {
     let input = &x.shape()[2..];
     let plane: usize = input.iter().product();
     let values = x.to_f64s();
     let (mut y, mut indices) = (filled(shape, lowest(x.dtype()))?, filled(shape, -1i64)?);
-    let results = y.chunks_exact_mut(table.positions.max(1)).zip(indices.chunks_exact_mut(table.positions.max(1)));
+    let results =
+        y.chunks_exact_mut(table.positions.max(1)).zip(indices.chunks_exact_mut(table.positions.max(1)));
     for (channel, (y, indices)) in results.enumerate() {
         let x = &values[channel * plane..][..plane];
         for (position, (y, index)) in y.iter_mut().zip(indices).enumerate() {

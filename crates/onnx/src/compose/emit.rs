@@ -34,12 +34,7 @@ impl Draft<'_> {
     }
 
     /// A node with attributes.
-    pub(super) fn node_with(
-        &mut self,
-        op: &str,
-        attrs: &Attrs,
-        inputs: &[Value],
-    ) -> Result<Value, Failure> {
+    pub(super) fn node_with(&mut self, op: &str, attrs: &Attrs, inputs: &[Value]) -> Result<Value, Failure> {
         self.before(op, attrs, inputs.iter().map(|&value| Some(value)).collect())
     }
 
@@ -121,11 +116,6 @@ impl Draft<'_> {
         }
         let axes = self.list("axes", axes);
         self.node("Unsqueeze", &[value, axes])
-    }
-
-    /// A vector of the second axis as one that broadcasts to tensors of that rank.
-    pub(super) fn per_channel(&mut self, value: Value, rank: usize) -> Result<Value, Failure> {
-        self.unsqueeze(value, (1..rank as i64 - 1).collect())
     }
 
     /// Axes in another order.

@@ -133,7 +133,8 @@ fn affine_grid(mut draft: Draft<'_>) -> Result<Converted, Failure> {
 
 /// A column of each matrix as the last axis of a grid with dims of 1.
 fn column(draft: &mut Draft<'_>, theta: Value, at: i64, axes: usize) -> Result<Value, Failure> {
-    let column = draft.slice(theta, 2, (at, at + 1, 1))?;
+    let at = draft.list("column", vec![at]);
+    let column = draft.node_with("Gather", &Attrs::new().with("axis", Attr::Int(2)), &[theta, at])?;
     let row = draft.transpose(column, &[0, 2, 1])?;
     draft.unsqueeze(row, (1..axes as i64).collect())
 }

@@ -40,7 +40,10 @@ impl DeformConv {
         let [x, w, offset] = shapes;
         let (shape, geometry) = conv_shape(&self.window, self.group, x, w, cx)?;
         if let Some(channels) = x[1].as_usize().filter(|c| c % self.offset_group != 0) {
-            return Err(OpError::Shape(format!("{channels} channels in {} offset groups", self.offset_group)));
+            return Err(OpError::Shape(format!(
+                "{channels} channels in {} offset groups",
+                self.offset_group
+            )));
         }
         let taps = Dim::from(geometry.taps()) * Dim::from(self.offset_group);
         let moved = taps.clone() * Dim::from(x.len() - 2);
@@ -66,9 +69,10 @@ impl OpDef for DeformConv {
     fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
         known_attrs(attrs, &["kernel_shape", "strides", "dilations", "pads", "group", "offset_group"])?;
         let offset_group = attrs.int("offset_group", 1)?;
-        let offset_group = u32::try_from(offset_group).ok().filter(|&g| g > 0).ok_or_else(|| {
-            super::refused("offset_group", offset_group, "expected at least 1")
-        })?;
+        let offset_group = u32::try_from(offset_group)
+            .ok()
+            .filter(|&g| g > 0)
+            .ok_or_else(|| super::refused("offset_group", offset_group, "expected at least 1"))?;
         let window = Window::from_attrs(attrs)?;
         Ok(DeformConv { window, group: group_attr(attrs)?, offset_group: offset_group as usize })
     }

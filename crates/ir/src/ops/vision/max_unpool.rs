@@ -9,7 +9,9 @@
 //! **Opsets**: 9, 11, 22 (bf16).
 
 use crate::ops::dense::{filled, is_real};
-use crate::ops::util::{arity, expect_dtype, expect_index_list, known_attrs, optional, required, required_tensor};
+use crate::ops::util::{
+    arity, expect_dtype, expect_index_list, known_attrs, optional, required, required_tensor,
+};
 use crate::ops::window::{extents, set_extents};
 use crate::ops::{InferCx, OpDef, OpError};
 use crate::{Attrs, Dim, Fact};
@@ -31,7 +33,8 @@ impl MaxUnpool {
     fn shape(&self, x: &[Dim]) -> Result<Vec<Dim>, OpError> {
         let spatial = self.kernel_shape.len();
         let fits = |len: usize, expected: usize| len == 0 || len == expected;
-        if x.len() != spatial + 2 || !fits(self.strides.len(), spatial) || !fits(self.pads.len(), 2 * spatial) {
+        if x.len() != spatial + 2 || !fits(self.strides.len(), spatial) || !fits(self.pads.len(), 2 * spatial)
+        {
             return Err(OpError::Shape(format!(
                 "X {x:?} with kernel_shape {:?}, strides {:?} and pads {:?}",
                 self.kernel_shape, self.strides, self.pads

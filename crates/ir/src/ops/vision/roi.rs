@@ -153,9 +153,8 @@ impl OpDef for RoiAlign {
 fn image_of<'a>(x: &'a [f64], shape: &[usize], image: i64) -> Result<&'a [f64], OpError> {
     let size = shape[1] * shape[2] * shape[3];
     let index = usize::try_from(image).ok().filter(|&image| image < shape[0]);
-    let index = index.ok_or_else(|| {
-        OpError::Value(format!("a region of image {image}; there are {}", shape[0]))
-    })?;
+    let index =
+        index.ok_or_else(|| OpError::Value(format!("a region of image {image}; there are {}", shape[0])))?;
     Ok(&x[index * size..][..size])
 }
 
@@ -293,7 +292,8 @@ impl OpDef for MaxRoiPool {
                 for (bin, y) in y.iter_mut().enumerate() {
                     let rows = self.range([roi[2], roi[4]], (bin / width, height), plane[0]);
                     let columns = self.range([roi[1], roi[3]], (bin % width, width), plane[1]);
-                    let taken = rows.flat_map(|row| columns.clone().map(move |column| row * plane[1] + column));
+                    let taken =
+                        rows.flat_map(|row| columns.clone().map(move |column| row * plane[1] + column));
                     *y = taken.map(|at| x[at]).reduce(larger).unwrap_or(0.0);
                 }
             }
@@ -332,7 +332,8 @@ mod tests {
         let first = Tensor::from_vec(&[1], vec![0i64]);
         let y = values(&op("RoiAlign", align(2, 2, 2)), &[&x, &rois, &first]);
         assert_eq!(y, [3.5, 4.5, 7.5, 8.5]);
-        let old = align(1, 1, 0).with("coordinate_transformation_mode", Attr::Str("output_half_pixel".into()));
+        let old =
+            align(1, 1, 0).with("coordinate_transformation_mode", Attr::Str("output_half_pixel".into()));
         assert_eq!(values(&op("RoiAlign", old), &[&x, &f32s(&[1, 4], &[1., 1., 1., 1.]), &first]), [8.5]);
         let far = f32s(&[1, 4], &[50., 50., 60., 60.]);
         assert_eq!(values(&op("RoiAlign", align(1, 1, 1)), &[&x, &far, &first]), [0.]);
