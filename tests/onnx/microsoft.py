@@ -272,7 +272,11 @@ def grouped():
     yield case("prompt_interleaved", heads(5, 5), none, (4, 4), 5, tables, rotary_interleaved=1, **turned)
     yield case("token", heads(1, 1), cache(5), (5, 5), 6, scale=0.2)
     yield case("token_rotary", heads(1, 1), cache(5), (5, 5), 6, tables, **turned)
-    yield case("token_ragged", heads(1, 1), cache(5), (5, 3), 6, tables, outputs=["y", "", ""], **turned)
+    yield case("token_ragged", heads(1, 1), cache(5), (5, 3), 6, tables, **turned)
+    yield case("token_buffer", heads(1, 1), cache(9), (5, 3), 6, tables, **turned)
+    places = np.array([[7], [3]], np.int64)
+    yield case("token_places", heads(1, 1), cache(5), (5, 5), 6, [*tables, places], **turned)
+    yield case("prompt_ragged", heads(5, 5), none, (4, 2), 5, tables, **turned)
     # ONNX Runtime takes several new positions after others of one row only.
     one = lambda arrays: [array[:1] for array in arrays]
     yield case("chunk", one(heads(3, 3)), one(cache(5)), (7,), 8, tables, **turned)

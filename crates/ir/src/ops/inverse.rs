@@ -73,8 +73,11 @@ fn inverse(matrix: &mut [f64], size: usize) -> Result<Vec<f64>, OpError> {
             }
         }
         let scale = 1.0 / matrix[column * size + column];
-        for row in 0..size {
-            let factor = if row == column { 1.0 - scale } else { matrix[row * size + column] * scale };
+        for side in [&mut *matrix, &mut result] {
+            side[column * size..(column + 1) * size].iter_mut().for_each(|value| *value *= scale);
+        }
+        for row in (0..size).filter(|&row| row != column) {
+            let factor = matrix[row * size + column];
             for side in [&mut *matrix, &mut result] {
                 for at in 0..size {
                     side[row * size + at] -= factor * side[column * size + at];

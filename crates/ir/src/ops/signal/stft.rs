@@ -156,7 +156,10 @@ mod tests {
         let signal = fact(DType::F32, &["1", "n", "1"]);
         let step = Fact::of_constant(Tensor::scalar(160i64));
         let window = fact(DType::F32, &["400"]);
-        assert_eq!(inferred(&plain("STFT"), &[&signal, &step, &window]), "f32[1,floordiv(n, 160) - 1,201,2]");
+        assert_eq!(
+            inferred(&plain("STFT"), &[&signal, &step, &window]),
+            "f32[1,floordiv(n - 400, 160) + 1,201,2]"
+        );
         let both = with("STFT", Attrs::new().with("onesided", Attr::Int(0)));
         assert_eq!(inferred(&both, &[&signal, &step]), "f32[1,1,n,2]");
         let none = Fact::of_constant(Tensor::scalar(0i64));

@@ -1,9 +1,8 @@
 //! `GroupQueryAttention`: attention over a cache that rows of a batch fill to different lengths.
 //!
 //! Row `b` has `seqlens_k[b] + 1` keys after this call. Its new keys come behind those that were there before: none if the
-//! call is a first prompt (as many queries as `total_sequence_length`), else all but as many as there are queries. What
-//! lies behind the last key in a cache of the longest row's length is not defined by the operator; here it is a copy of
-//! some key.
+//! call is a first prompt (as many queries as `total_sequence_length`), else all but as many as there are queries. Behind
+//! the last key, a cache of the longest row's length holds zeros.
 
 use super::DOMAIN;
 use super::attention::{join_heads, scale, split_heads};
@@ -81,8 +80,14 @@ fn new_heads(draft: &mut Draft<'_>) -> Result<[Value; 3], Failure> {
     Ok([split[0], split[1], split[2]])
 }
 
-/// The number of keys before the new ones, for each row of the batch: `[batch]`, i64.
-fn before(draft: &mut Draft<'_>, q: Value) -> Made {
+/// How many keys each row of the batch has before and after this call: `[batch]`, i64.
+#[derive(Clone, Copy)]
+struct Counts {
+    before: Value,
+    after: Value,
+}
+
+fn counts(draft: &mut Draft<'_>, q: Value) -> Result<Counts, Failure> {
     let (lengths, total) = (draft.operand(5, "seqlens_k")?, draft.operand(6, "total_sequence_length")?);
     let lengths = draft.cast(lengths, DType::I64)?;
     let lengths = draft.reshape(lengths, &[Size::Rest])?;
@@ -90,10 +95,10 @@ fn before(draft: &mut Draft<'_>, q: Value) -> Made {
     let total = scalar(draft, total)?;
     let first = draft.node("Equal", &[own, total])?;
     let one = draft.integer(DType::I64, 1);
-    let all = draft.plus(lengths, one)?;
-    let rest = draft.minus(all, own)?;
+    let after = draft.plus(lengths, one)?;
+    let rest = draft.minus(after, own)?;
     let zero = draft.integer(DType::I64, 0);
-    draft.node("Where", &[first, zero, rest])
+    Ok(Counts { before: draft.node("Where", &[first, zero, rest])?, after })
 }
 
 /// An integer operand of one element as a scalar of i64.
@@ -106,7 +111,7 @@ fn scalar(draft: &mut Draft<'_>, value: Value) -> Made {
 }
 
 /// New keys or values behind the old ones of each row, as long as the longest row or the cache.
-fn appended(draft: &mut Draft<'_>, past: Option<Value>, new: Value, before: Value) -> Made {
+fn appended(draft: &mut Draft<'_>, past: Option<Value>, new: Value, counts: Counts) -> Made {
     let total = draft.operand(6, "total_sequence_length")?;
     let total = scalar(draft, total)?;
     let own = draft.dim(new, 2)?;
@@ -118,7 +123,7 @@ fn appended(draft: &mut Draft<'_>, past: Option<Value>, new: Value, before: Valu
     let length = draft.node("Max", &[total, old])?;
     let (zero, one) = (draft.integer(DType::I64, 0), draft.integer(DType::I64, 1));
     let places = draft.node("Range", &[zero, length, one])?;
-    let column = draft.unsqueeze(before, vec![1])?;
+    let column = draft.unsqueeze(counts.before, vec![1])?;
     let is_old = draft.node("Less", &[places, column])?;
     let offset = draft.minus(places, column)?;
     let last = draft.minus(own, one)?;
@@ -134,6 +139,11 @@ fn appended(draft: &mut Draft<'_>, past: Option<Value>, new: Value, before: Valu
     let index = draft.plus(from, base)?;
     let flat = draft.reshape(rows, &[Size::Rest, Size::Of(rows, 2), Size::Of(rows, 3)])?;
     let picked = draft.node_with("Gather", &Attrs::new().with("axis", Attr::Int(0)), &[flat, index])?;
+    let end = draft.unsqueeze(counts.after, vec![1])?;
+    let used = draft.node("Less", &[places, end])?;
+    let used = draft.unsqueeze(used, vec![2, 3])?;
+    let zero = draft.scalar_like(picked, 0.0);
+    let picked = draft.node("Where", &[used, picked, zero])?;
     draft.transpose(picked, &[0, 2, 1, 3])
 }
 
@@ -144,18 +154,18 @@ fn places(draft: &mut Draft<'_>, q: Value, before: Value) -> Made {
     draft.plus(own, column)
 }
 
-/// Where queries see keys, `[batch, 1, queries, keys]`; `None` for everywhere.
-fn seen(draft: &mut Draft<'_>, heads: &Heads, places: Value, before: Value) -> Made {
+/// Where queries see keys, `[batch, 1, queries, keys]`.
+fn seen(draft: &mut Draft<'_>, heads: &Heads, places: Value, counts: Counts) -> Made {
     let window = draft.int_attr("local_window_size", -1)?;
     let key = draft.positions(heads.k, 2)?;
+    let end = draft.unsqueeze(counts.after, vec![1, 2, 3])?;
+    let used = draft.node("Less", &[key, end])?;
     if !draft.flag("causal", true)? {
-        let own = draft.dim(heads.q, 2)?;
-        let end = draft.plus(before, own)?;
-        let end = draft.unsqueeze(end, vec![1, 2, 3])?;
-        return draft.node("Less", &[key, end]);
+        return Ok(used);
     }
     let query = draft.unsqueeze(places, vec![1, 3])?;
-    let seen = draft.node("LessOrEqual", &[key, query])?;
+    let earlier = draft.node("LessOrEqual", &[key, query])?;
+    let seen = draft.node("And", &[used, earlier])?;
     if window < 1 {
         return Ok(seen);
     }
@@ -168,8 +178,8 @@ fn seen(draft: &mut Draft<'_>, heads: &Heads, places: Value, before: Value) -> M
 fn grouped(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     check(&draft)?;
     let [mut q, mut k, v] = new_heads(&mut draft)?;
-    let before = before(&mut draft, q)?;
-    let places = places(&mut draft, q, before)?;
+    let counts = counts(&mut draft, q)?;
+    let places = places(&mut draft, q, counts.before)?;
     if draft.flag("do_rotary", false)? {
         let tables = [draft.operand(7, "cos_cache")?, draft.operand(8, "sin_cache")?];
         let positions = draft.input(9).unwrap_or(places);
@@ -178,8 +188,8 @@ fn grouped(mut draft: Draft<'_>) -> Result<Converted, Failure> {
         (q, k) = (turn.of(&mut draft, q)?, turn.of(&mut draft, k)?);
     }
     let past = [draft.input(3), draft.input(4)];
-    let k = appended(&mut draft, past[0], k, before)?;
-    let v = appended(&mut draft, past[1], v, before)?;
+    let k = appended(&mut draft, past[0], k, counts)?;
+    let v = appended(&mut draft, past[1], v, counts)?;
     let dtype = draft.dtype_of(q);
     let heads = Heads::new(&draft, q, k, v)?;
     let factor = scale(&draft)?;
@@ -196,7 +206,7 @@ fn grouped(mut draft: Draft<'_>) -> Result<Converted, Failure> {
         let bias = draft.cast(bias, work)?;
         scores = draft.plus(scores, bias)?;
     }
-    let seen = seen(&mut draft, &heads, places, before)?;
+    let seen = seen(&mut draft, &heads, places, counts)?;
     let unseen = draft.number(work, f64::NEG_INFINITY);
     let scores = draft.node("Where", &[seen, scores, unseen])?;
     let probabilities = softmax(&mut draft, scores)?;
