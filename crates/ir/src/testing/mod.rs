@@ -73,6 +73,7 @@ const RECIPES: &[(Recipe, &[&str])] = &[
     (elementwise::select, &["Where"]),
     (elementwise::clip, &["Clip"]),
     (elementwise::cast, &["Cast"]),
+    (quant::bit_cast, &["BitCast"]),
     (movement::view, &["Identity", "Flatten", "Squeeze", "Unsqueeze", "Transpose"]),
     (movement::reshape, &["Reshape"]),
     (movement::expand, &["Expand"]),
@@ -114,6 +115,8 @@ const RECIPES: &[(Recipe, &[&str])] = &[
     (quant::dequantize, &["DequantizeLinear"]),
     (quant::qlinear_conv, &["QLinearConv"]),
     (quant::qlinear_mat_mul, &["QLinearMatMul"]),
+    (quant::conv_integer, &["ConvInteger"]),
+    (quant::mat_mul_integer, &["MatMulInteger"]),
     (control::conditional, &["If"]),
 ];
 

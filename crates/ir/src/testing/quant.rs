@@ -10,15 +10,21 @@ fn parameters(b: &mut Builder, dtype: DType, channels: Option<usize>, symmetric:
     let shape: Vec<usize> = channels.into_iter().collect();
     let count: usize = shape.iter().product();
     let scale = b.floats(&shape, 0.01, 0.1);
-    let (lo, hi) = if dtype == DType::U8 { (100, 140) } else { (-10, 10) };
+    let (lo, hi) = match dtype {
+        DType::U8 => (100, 140),
+        DType::I8 | DType::I32 => (-10, 10),
+        // What a dtype of 2 bits holds, signed or not.
+        _ => (0, 1),
+    };
     let zeros: Vec<i64> = (0..count).map(|_| if symmetric { 0 } else { b.rng.int(lo, hi) }).collect();
     let zero = b.constant(Tensor::from_i64s(dtype, &shape, &zeros));
     (scale, zero)
 }
 
 pub(super) fn quantize(b: &mut Builder, name: &'static str) -> Option<()> {
-    let x = b.exact(DType::F32, 0, 4);
-    let dtype = *b.rng.pick(&[DType::U8, DType::I8]);
+    let real = *b.rng.pick(&[DType::F32, DType::F32, DType::F32, DType::F16]);
+    let x = b.exact(real, 0, 4);
+    let dtype = *b.rng.pick(&[DType::U8, DType::U8, DType::I8, DType::I8, DType::U16, DType::I4, DType::U2]);
     let (axis, channels) = channel_axis(b, &x);
     let (scale, zero) = parameters(b, dtype, channels, false);
     let attrs = int_attrs(&[("axis", axis)]);
@@ -105,5 +111,47 @@ pub(super) fn qlinear_mat_mul(b: &mut Builder, name: &'static str) -> Option<()>
     let operands = [&x, &x_scale, &x_zero, &w, &w_scale, &w_zero, &y_scale, &y_zero];
     let mut operands: Vec<Option<&Item>> = operands.into_iter().map(Some).collect();
     operands.push(bias.as_ref());
+    b.one(name, Attrs::new(), &operands, Rounding::None).map(drop)
+}
+
+pub(super) fn bit_cast(b: &mut Builder, name: &'static str) -> Option<()> {
+    let (from, to) = *b.rng.pick(&[(DType::U8, DType::I8), (DType::I8, DType::U8), (DType::Bool, DType::U8)]);
+    let x = b.item(from, 0, 4);
+    let attrs = Attrs::new().with("to", Attr::Str(to.name().to_owned()));
+    b.one(name, attrs, &[Some(&x)], Rounding::None).map(drop)
+}
+
+/// A zero point as a constant, of one element or one for each channel; sometimes none.
+fn zero_point(b: &mut Builder, dtype: DType, channels: Option<usize>) -> Option<Item> {
+    let (_, zero) = parameters(b, dtype, channels, false);
+    b.rng.chance(0.7).then_some(zero)
+}
+
+pub(super) fn conv_integer(b: &mut Builder, name: &'static str) -> Option<()> {
+    let dtype = *b.rng.pick(&[DType::U8, DType::I8]);
+    let x = image(b, dtype);
+    let channels = x.tensor.shape()[1];
+    let (mut attrs, kernel) = window(b, &x.tensor.shape()[2..]);
+    let group = if b.rng.chance(0.3) { channels } else { 1 };
+    let filters = group * (1 + b.rng.below(4));
+    attrs.set("group", Attr::Int(group as i64));
+    let mut shape = vec![filters, channels / group];
+    shape.extend(kernel);
+    let w = quantized_weights(b, &shape);
+    let per_channel = b.rng.chance(0.5).then_some(filters);
+    let (x_zero, w_zero) = (zero_point(b, dtype, None), zero_point(b, DType::I8, per_channel));
+    let operands = [Some(&x), Some(&w), x_zero.as_ref(), w_zero.as_ref()];
+    b.one(name, attrs, &operands, Rounding::None).map(drop)
+}
+
+pub(super) fn mat_mul_integer(b: &mut Builder, name: &'static str) -> Option<()> {
+    let dtype = *b.rng.pick(&[DType::U8, DType::I8]);
+    let x = b.item(dtype, 2, 4);
+    let k = b.dims(&x).last()?.as_usize()?;
+    let n = b.size();
+    let w = quantized_weights(b, &[k, n]);
+    let per_column = b.rng.chance(0.5).then_some(n);
+    let (x_zero, w_zero) = (zero_point(b, dtype, None), zero_point(b, DType::I8, per_column));
+    let operands = [Some(&x), Some(&w), x_zero.as_ref(), w_zero.as_ref()];
     b.one(name, Attrs::new(), &operands, Rounding::None).map(drop)
 }

@@ -7,9 +7,12 @@ use super::frame::Frame;
 use super::scalar;
 use super::view::{View, mergeable_runs, run_size};
 use crate::{Dag, Expr, LoopKernel, Size, Stage, Store, Vectorize};
-use rabot_ir::{Dim, NodeId, Value};
+use rabot_ir::ops::BinaryOp;
+use rabot_ir::{Dim, NodeId, Op, Value};
 use rabot_tensor::DType;
 use std::collections::{HashMap, HashSet};
+
+const INTEGER_POWER: &str = "an integer to a power that is not a small constant";
 
 /// Elements that a work item should have at least, so that starting it costs little.
 const MIN_ITEM_ELEMENTS: i64 = 2048;
@@ -112,17 +115,20 @@ impl Lowering<'_, '_, '_> {
         }
     }
 
-    /// Nodes with the same key can be in one kernel: same shape, and no rounding to 16 bits in between.
+    /// Nodes with the same key can be in one kernel: same shape, no rounding to 16 bits in between, and nothing that runs
+    /// on the host.
     fn part_key(&self, id: NodeId) -> (Vec<Dim>, Option<NodeId>) {
         let fact = &self.graph.node(id).outputs[0].fact;
-        let rounds = matches!(fact.dtype(), DType::F16 | DType::BF16);
-        (fact.shape().to_vec(), rounds.then_some(id))
+        let alone = matches!(fact.dtype(), DType::F16 | DType::BF16) || !self.has_compiled_dtypes(id);
+        (fact.shape().to_vec(), alone.then_some(id))
     }
 
     fn lower_part(&mut self, part: &[NodeId]) {
         if !part.iter().all(|&id| self.has_compiled_dtypes(id)) {
             for &id in part {
-                self.lower_host(id, "its dtype is held on the host");
+                let power = matches!(&self.graph.node(id).op, Op::Binary(op) if op.op == BinaryOp::Pow);
+                let reason = if power { INTEGER_POWER } else { "its dtype is held on the host" };
+                self.lower_host(id, reason);
             }
             return;
         }

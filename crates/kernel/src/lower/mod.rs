@@ -24,7 +24,7 @@ use crate::stages::outer_symbols;
 use crate::{BufferId, Plan, Port, Step, Storage};
 use builder::{Builder, Origin};
 use exprs::Members;
-use rabot_ir::ops::If;
+use rabot_ir::ops::{BinaryOp, If};
 use rabot_ir::{Dim, Graph, GraphError, NodeId, Op, Value};
 use rabot_target::Profile;
 use rabot_tensor::DType;
@@ -69,16 +69,25 @@ fn list(nodes: &[Unplannable]) -> String {
 ///
 /// **Errors**: every node that cannot be compiled, at once.
 pub fn plan(graph: &Graph, profile: &Profile) -> Result<Plan, PlanError> {
-    plan_with(graph, profile, &HashSet::new())
+    plan_with(graph, Target { profile, pack: true }, &HashSet::new())
+}
+
+/// What a plan is made for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'p> {
+    /// The machine.
+    pub profile: &'p Profile,
+    /// Whether weights are packed: a plan without them cannot be run, but tells what can be planned.
+    pub pack: bool,
 }
 
 /// As [`plan`], where the caller knows the sizes of some symbols.
 pub(crate) fn plan_with(
     graph: &Graph,
-    profile: &Profile,
+    target: Target<'_>,
     known: &HashSet<Arc<str>>,
 ) -> Result<Plan, PlanError> {
-    let mut builder = Builder::new(&graph.name, profile);
+    let mut builder = Builder::new(&graph.name, target);
     let mut views = HashMap::new();
     for (index, &id) in graph.inputs().iter().enumerate() {
         let node = graph.node(id);
@@ -462,9 +471,16 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
         Ok(())
     }
 
-    /// True if all operands and results are of dtypes that kernels compute with.
+    /// True if all operands and results are of dtypes that kernels compute the op with.
     fn has_compiled_dtypes(&self, id: NodeId) -> bool {
         let node = self.graph.node(id);
+        if let (Op::Binary(op), [Some(base), Some(exponent)]) = (&node.op, &node.inputs[..])
+            && op.op == BinaryOp::Pow
+            && self.graph.fact(*base).dtype().is_int()
+            && self.graph.fact(*exponent).dtype().is_int()
+        {
+            return self.graph.constant(*exponent).is_some_and(scalar::is_small_power);
+        }
         let inputs = node.inputs.iter().flatten().map(|&v| self.graph.fact(v).dtype());
         let outputs = node.outputs.iter().map(|o| o.fact.dtype());
         inputs.chain(outputs).all(scalar::is_compiled_dtype)

@@ -3,7 +3,7 @@
 use crate::{BinaryFn, Dag, Expr, ExprId, UnaryFn};
 use rabot_ir::Op;
 use rabot_ir::ops::{BinaryOp, UnaryOp, VariadicOp};
-use rabot_tensor::DType;
+use rabot_tensor::{DType, Tensor};
 
 /// The dtype in which elements of a stored dtype are computed.
 pub(super) fn compute_dtype(stored: DType) -> DType {
@@ -246,9 +246,30 @@ pub(super) fn binary(dag: &mut Dag, op: BinaryOp, a: ExprId, b: ExprId) -> ExprI
     }
 }
 
-/// The base's dtype is the result's; integers go through f64.
+/// Largest integer power that is written out as products.
+const MAX_POWER: i64 = 64;
+
+/// True for an integer power that is written out as products.
+pub(super) fn is_small_power(exponent: &Tensor) -> bool {
+    exponent.len() == 1 && exponent.to_i64s().iter().all(|power| (0..=MAX_POWER).contains(power))
+}
+
+/// The base's dtype is the result's; integers to powers that are no integers go through f64.
 fn power(dag: &mut Dag, base: ExprId, exponent: ExprId) -> ExprId {
     let dtype = dag.dtype(base);
+    if let Some(mut left) = known_int(dag, exponent).filter(|_| dtype.is_int()) {
+        let (mut result, mut square) = (dag.constant(dtype, 1.0), base);
+        while left > 0 {
+            if left & 1 == 1 {
+                result = dag.binary(BinaryFn::Mul, result, square);
+            }
+            left >>= 1;
+            if left > 0 {
+                square = dag.binary(BinaryFn::Mul, square, square);
+            }
+        }
+        return result;
+    }
     let float = if dtype.is_float() { dtype } else { DType::F64 };
     let (base, exponent) = (dag.cast(float, base), dag.cast(float, exponent));
     let result = dag.binary(BinaryFn::Pow, base, exponent);
