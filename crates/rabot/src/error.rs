@@ -3,7 +3,7 @@
 use rabot_codegen::CodegenError;
 use rabot_ir::GraphError;
 use rabot_kernel::PlanError;
-use rabot_onnx::ImportError;
+use rabot_onnx::{ExportError, ImportError};
 use rabot_rewrite::{PassError, PipelineError};
 use rabot_runtime::RunError;
 use rabot_target::TargetError;
@@ -14,6 +14,9 @@ pub enum Error {
     /// The file cannot be imported.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The model cannot be written as an ONNX file.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// No such target, or not here.
     #[error(transparent)]
     Target(#[from] TargetError),

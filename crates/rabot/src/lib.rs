@@ -22,7 +22,7 @@ mod error;
 pub mod npz;
 mod options;
 
-pub use build::{Compiled, compile, compile_graph, import, lower, optimize, specialize};
+pub use build::{Compiled, compile, compile_graph, export, import, lower, optimize, specialize};
 pub use error::Error;
 pub use options::Options;
 pub use rabot_codegen as codegen;

@@ -12,7 +12,7 @@ use crate::wire::{
 };
 use bytes::Bytes;
 use indexmap::IndexMap;
-use rabot_ir::{Graph, Node, NodeId, Op, Value};
+use rabot_ir::{Graph, Node, NodeId, Op, Value, ValueType};
 use rabot_tensor::Tensor;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -33,13 +33,21 @@ pub(super) struct Emitter<'m> {
     scopes: Scopes,
     /// Source nodes whose notes are written.
     noted: HashSet<Arc<str>>,
+    /// Names of values whose shapes follow from what the graph computes.
+    derived: HashSet<String>,
 }
 
 impl<'m> Emitter<'m> {
     pub(super) fn new(model: &'m Model, schemas: &'m Schemas, versions: &'m IndexMap<String, i64>) -> Self {
-        let symbols = Symbols::of(&model.graph);
-        let (scopes, noted) = (Scopes::default(), HashSet::new());
-        Emitter { model, schemas, versions, symbols, scopes, noted }
+        Emitter {
+            model,
+            schemas,
+            versions,
+            symbols: Symbols::of(&model.graph),
+            scopes: Scopes::default(),
+            noted: HashSet::new(),
+            derived: HashSet::new(),
+        }
     }
 
     /// The model's graph.
@@ -66,9 +74,15 @@ impl<'m> Emitter<'m> {
                 continue;
             }
             let (written, made) = self.node(graph, id, &names, &users)?;
-            for (output, name) in node.outputs.iter().zip(&written.output) {
-                if !name.is_empty() && !names.is_output(name) {
-                    proto.value_info.push(self.symbols.value(name, &output.fact.ty));
+            let derived = self.is_derived(graph, node, &names);
+            for (output, name) in
+                node.outputs.iter().zip(&written.output).filter(|(_, name)| !name.is_empty())
+            {
+                if derived {
+                    self.derived.insert(name.clone());
+                }
+                if !names.is_output(name) {
+                    proto.value_info.push(self.value_info(name, &output.fact.ty, derived));
                 }
             }
             proto.node.push(written);
@@ -103,6 +117,35 @@ impl<'m> Emitter<'m> {
         }
         initializers.extend(fresh);
         Ok(Body { proto, initializers })
+    }
+
+    /// The type of a value between nodes.
+    ///
+    /// A shape that follows from what the graph computes is left out: rabot tracks such values, others do not, and what
+    /// they fuse depends on what they know. So they do with this file what they would do with the original.
+    fn value_info(&self, name: &str, ty: &ValueType, derived: bool) -> ValueInfoProto {
+        match derived && ty.is_tensor() {
+            true => self.symbols.value(name, &ValueType::unranked(ty.dtype)),
+            false => self.symbols.value(name, ty),
+        }
+    }
+
+    /// True if shapes of a node's outputs follow from values that the graph computes.
+    fn is_derived(&self, graph: &Graph, node: &Node, names: &Names) -> bool {
+        // The first operand whose contents may make a shape.
+        let first = match &node.op {
+            Op::Binary(_) | Op::Variadic(_) | Op::Where(_) | Op::Gather(_) | Op::Concat(_) => usize::MAX,
+            Op::ConstantOfShape(_) | Op::Range(_) => 0,
+            op if !op.regions().is_empty() => return true,
+            _ => 1,
+        };
+        node.inputs.iter().enumerate().filter_map(|(slot, input)| input.map(|value| (slot, value))).any(
+            |(slot, value)| {
+                let is_constant = matches!(graph.node(value.node).op, Op::Constant(_));
+                let makes_shape = slot >= first && graph.fact(value).dims().is_some() && !is_constant;
+                makes_shape || self.derived.contains(names.of(value))
+            },
+        )
     }
 
     fn output(&mut self, graph: &Graph, value: Value, name: &str) -> ValueInfoProto {

@@ -202,6 +202,7 @@ fn attributes(
     let mut written = Vec::new();
     for (name, attr) in draft.attrs.iter() {
         match version.attrs.iter().find(|known| known.name == name) {
+            Some(known) if (known.name, known.kind) == ("seed", b'f') => written.extend(seed(attr)),
             Some(known) if known.kind == b'y' => written.push(element_type(draft, name)?),
             Some(known) => written.push(attribute(name, attr, Some(known.kind))?),
             None if INTERNAL.contains(&name) => {}
@@ -224,6 +225,15 @@ fn attributes(
         }
     }
     Ok(written)
+}
+
+/// The seed of a random tensor, of which rabot holds the bits. A larger one is no file's: it was made from the node's
+/// name, which the file has.
+fn seed(attr: &Attr) -> Option<AttributeProto> {
+    let Attr::Int(bits) = attr else { return None };
+    let value = f32::from_bits(u32::try_from(*bits).ok()?);
+    let (name, r#type) = ("seed".to_owned(), kind::FLOAT);
+    Some(AttributeProto { name, f: Some(value), r#type, ..AttributeProto::default() })
 }
 
 /// The type that an optional value has where it is one, which the node's output knows.
