@@ -76,7 +76,7 @@ fn names(folder: &Path) -> Vec<String> {
 fn help_and_version_are_there_for_every_verb() {
     assert!(done(&["--version"]).starts_with("rabot "));
     let help = done(&["--help"]);
-    for verb in ["inspect", "run", "bench", "compile", "explain", "ops", "passes", "targets"] {
+    for verb in ["inspect", "run", "bench", "compile", "explain", "onnx-test", "ops", "passes", "targets"] {
         assert!(help.contains(verb), "{help}");
         assert!(done(&[verb, "--help"]).contains("Examples:"), "{verb}");
     }
@@ -384,4 +384,33 @@ fn a_reader_that_goes_away_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn compile_to_onnx_gives_a_model_again() {
+    let folder = folder();
+    let (file, again) = (path(&folder, "d.onnx"), path(&folder, "again.onnx"));
+    let arguments = ["compile", MODEL, "--emit", "onnx", "--pipeline", ""];
+    let wrote = json(&[&arguments[..], &["-o", &file, "--external-data", "1024", "--json"]].concat());
+    assert_eq!(wrote["emit"], "onnx");
+    assert_eq!(wrote["files"][1]["path"], format!("{file}.data"));
+    // The same graph, whatever is beside it; and the optimized one computes the same.
+    let text = |model: &str| done(&["compile", model, "--emit", "text", "--pipeline", ""]);
+    assert_eq!(text(&file), text(MODEL));
+    done(&["compile", &file, "--emit", "onnx", "--opset", "20", "-o", &again]);
+    assert_eq!(json(&["inspect", &again, "--json"])["opsets"]["ai.onnx"], 20);
+    done(&["compare", &again, "--random", "2"]);
+}
+
+#[test]
+fn onnx_files_that_cannot_be_written_are_refused() {
+    let folder = folder();
+    let file = path(&folder, "d.onnx");
+    let onnx = ["compile", MODEL, "--emit", "onnx"];
+    let refuse = |more: &[&str], parts: &[&str]| refused(&[&onnx[..], more].concat(), parts);
+    refuse(&[], &["an ONNX file", "-o"]);
+    refuse(&["-o", &file, "--opset", "6"], &["operator set 6", "7 to 28"]);
+    refuse(&["-o", &path(&folder, "missing/d.onnx")], &["cannot write", "missing/d.onnx"]);
+    refused(&["compile", MODEL, "--emit", "text", "--opset", "17"], &["--opset", "--emit onnx"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
