@@ -58,7 +58,19 @@ pub(crate) fn operands(node: &NodeProto) -> IndexSet<&str> {
     for graph in subgraphs(node) {
         names.extend(captures(graph));
     }
+    names.extend(differentiated(node));
     names
+}
+
+/// The values that a node of the op `Gradient` names in its attributes: xs, zs, then y.
+pub(crate) fn differentiated(node: &NodeProto) -> Vec<&str> {
+    if (node.domain.as_str(), node.op_type.as_str()) != ("ai.onnx.preview.training", "Gradient") {
+        return Vec::new();
+    }
+    let named = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
+    let lists = ["xs", "zs"].into_iter().filter_map(named).flat_map(|attribute| &attribute.strings);
+    let y = named("y").and_then(|attribute| attribute.s.as_ref());
+    lists.chain(y).filter_map(|text| std::str::from_utf8(text).ok()).filter(|name| !name.is_empty()).collect()
 }
 
 /// The names that a nested graph takes from outside, in order of first use.

@@ -3,7 +3,7 @@
 use crate::error::{AttributeProblem, Failure, ImportError};
 use crate::flex;
 use crate::import::{Body, Converted, Env, Importer, Known, normalize_domain, value_name};
-use crate::names::node_label;
+use crate::names::{differentiated, node_label};
 use crate::types::value_type;
 use crate::upgrade::{self, Draft};
 use crate::wire::{AttributeProto, NodeProto, attribute_type as kind};
@@ -13,12 +13,9 @@ use rabot_tensor::{DType, Tensor};
 use std::collections::HashSet;
 
 /// An op that rabot has not, and what to do about it.
-const HINTS: [(&str, &str, &str); 8] = [
+const HINTS: [(&str, &str, &str); 5] = [
     ("", "Loop", "unroll the loop when exporting"),
     ("", "Scan", "unroll the scan when exporting"),
-    ("", "StringNormalizer", "do text preprocessing outside the model"),
-    ("", "TfIdfVectorizer", "do text preprocessing outside the model"),
-    ("ai.onnx.ml", "*", "keep classical machine learning operators outside the model"),
     ("ai.onnx.training", "*", "export the model for inference"),
     ("ai.onnx.preview.training", "*", "export the model for inference"),
     ("com.microsoft", "*", "export the model without optimizations that are specific to ONNX Runtime"),
@@ -76,6 +73,12 @@ impl<'a> Importer<'a> {
         }
         while inputs.last() == Some(&None) {
             inputs.pop();
+        }
+        for name in differentiated(node) {
+            match body.values.get(name) {
+                Some(Known::Value(value)) => inputs.push(Some(*value)),
+                _ => return Err(Failure::Poisoned),
+            }
         }
         let attrs = self.attributes(node, env)?;
         let source = format!("{}{}", env.prefix, node_label(node));

@@ -96,8 +96,13 @@ impl Draft<'_> {
         attrs: &Attrs,
         inputs: Vec<Option<Value>>,
     ) -> Result<NodeId, Failure> {
-        let name = self.names.unique(&format!("{}.{}", self.name, op.to_lowercase()));
-        self.add(make_op(op, attrs)?, inputs, &name)
+        self.before_op(make_op(op, attrs)?, inputs)
+    }
+
+    /// As [`Draft::before_all`], for an op that is made already.
+    pub(crate) fn before_op(&mut self, op: Op, inputs: Vec<Option<Value>>) -> Result<NodeId, Failure> {
+        let name = self.names.unique(&format!("{}.{}", self.name, op.name().to_lowercase()));
+        self.add(op, inputs, &name)
     }
 
     /// The values of the outputs; `None` for one that the rule does not make.
@@ -158,7 +163,8 @@ pub(crate) fn is_known(domain: &str, op: &str) -> bool {
 /// Operators that can be imported, sorted, those of other domains with the domain before the name; and whether other
 /// operators stand for them in the graph.
 pub fn supported_ops() -> Vec<(String, bool)> {
-    let own = Op::names().into_iter().chain(["If", "Loop", "Scan", "SequenceMap"]).map(|op| (op.to_owned(), false));
+    let own =
+        Op::names().into_iter().chain(["If", "Loop", "Scan", "SequenceMap"]).map(|op| (op.to_owned(), false));
     let older = OLDER.into_iter().chain(["Constant"]).map(|op| (op.to_owned(), true));
     let composed = compose::rows().map(|(domain, op, _)| (qualified(domain, op), true));
     let mut ops: Vec<(String, bool)> = own.chain(older).chain(composed).collect();

@@ -466,7 +466,8 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
             Op::LabelEncoder(_) | Op::OneHotEncoder(_) | Op::TfIdfVectorizer(_) => {
                 self.lower_host(id, "values are looked up on the host");
             }
-            _ => self.lower_elementwise(&[id]),
+            op if scalar::is_elementwise(op) => self.lower_elementwise(&[id]),
+            _ => self.lower_host(id, "no kernel computes it"),
         }
         Ok(())
     }

@@ -11,11 +11,12 @@ mod elementwise;
 mod emit;
 mod extent;
 pub(crate) mod flex;
+mod gradient;
 mod loss;
 mod masks;
-mod ml;
 mod microsoft;
 mod microsoft_quantized;
+mod ml;
 mod movement;
 mod norm;
 mod quantized;
@@ -42,6 +43,7 @@ const TABLES: &[&[Row]] = &[
     norm::TABLE,
     attention::TABLE,
     flex::TABLE,
+    gradient::TABLE,
     microsoft_quantized::TABLE,
     quantized::TABLE,
     rotary::TABLE,

@@ -1,7 +1,5 @@
 //! Operators of the domain `ai.onnx.preview.training`: one step of an optimizer.
 //!
-//! `Gradient` is not among them: it stands for derivatives of a part of the graph, which rabot does not make.
-//!
 //! **Source**: <https://onnx.ai/onnx/operators/index.html#ai-onnx-preview-training>
 
 use super::Row;
@@ -15,20 +13,8 @@ use rabot_tensor::DType;
 
 const DOMAIN: &str = "ai.onnx.preview.training";
 
-pub(super) const TABLE: &[Row] = &[
-    (DOMAIN, "Adagrad", adagrad),
-    (DOMAIN, "Adam", adam),
-    (DOMAIN, "Momentum", momentum),
-    (DOMAIN, "Gradient", gradient),
-];
-
-fn gradient(_draft: Draft<'_>) -> Result<Converted, Failure> {
-    Err(Failure::Unsupported {
-        reason: "Gradient stands for derivatives of a part of the graph, which rabot does not make"
-            .to_owned(),
-        hint: Some("export the model for inference, or with its gradients as nodes"),
-    })
-}
+pub(super) const TABLE: &[Row] =
+    &[(DOMAIN, "Adagrad", adagrad), (DOMAIN, "Adam", adam), (DOMAIN, "Momentum", momentum)];
 
 /// The operands after learning rate and count, by tensor that is optimized: each has `kinds` of them.
 fn tensors(draft: &Draft<'_>, kinds: usize) -> Result<Vec<Vec<Value>>, Failure> {
