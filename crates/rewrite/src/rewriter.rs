@@ -255,12 +255,23 @@ impl Rules {
     }
 }
 
+/// True if all operands and results of a node are tensors of known rank.
+fn has_shapes(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let operands = node.inputs.iter().flatten().all(|&value| graph.fact(value).ty.is_tensor());
+    operands && node.outputs.iter().all(|output| output.fact.ty.is_tensor())
+}
+
 fn apply(
     rule: &Rule,
     graph: &mut Graph,
     names: &mut HashSet<Arc<str>>,
     found: &Match,
 ) -> Result<String, Skip> {
+    // Rules reason about shapes, which only tensors of known rank have.
+    if !found.nodes.iter().all(|&id| has_shapes(graph, id)) {
+        return Err(Skip::NoMatch);
+    }
     let old = Value { node: found.root, slot: 0 };
     let (base, sources) = (graph.node(found.root).name.clone(), sources_of(graph, &found.nodes));
     let mut rewriter = Rewriter { graph, names, base, sources, added: Vec::new() };

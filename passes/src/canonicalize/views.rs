@@ -202,6 +202,19 @@ mod tests {
     }
 
     #[test]
+    fn views_of_unknown_rank_stay() {
+        let text = r#"model "g"
+            input %0 "x" : f32[n,2,3]
+            %1 = Squeeze(%0)
+            %2 = Constant [0] : i64[1]
+            %3 = Unsqueeze(%1, %2)
+            %4 = Transpose(%3)
+            %5 = Transpose(%4)
+            output "y" = %5"#;
+        becomes(&Algebra, text, text);
+    }
+
+    #[test]
     fn views_of_views() {
         becomes(
             &Algebra,
