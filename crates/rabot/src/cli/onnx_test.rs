@@ -59,6 +59,10 @@ pub(crate) struct OnnxTestArgs {
     #[arg(long, value_name = "NUMBER", value_parser = parse_tolerance)]
     atol: Option<f64>,
 
+    /// Print no lines for cases that pass and for those that are listed
+    #[arg(long)]
+    quiet: bool,
+
     /// Print a JSON object on each line: name, status (pass, fail or unsupported), reason, max_ulp
     #[arg(long)]
     json: bool,
@@ -150,6 +154,9 @@ impl Counts {
 }
 
 fn show(args: &OnnxTestArgs, outcome: &Outcome, is_allowed: bool) -> Result<(), Failure> {
+    if args.quiet && (is_allowed || outcome.status == Verdict::Pass) {
+        return Ok(());
+    }
     if args.json {
         return output::print(&(serde_json::to_string(outcome)? + "\n"));
     }

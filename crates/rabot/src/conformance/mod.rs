@@ -142,24 +142,12 @@ impl<'a> Engine<'a> {
 
     fn run(&self, inputs: &Data) -> Result<Data, Failed> {
         match self {
-            Engine::Compiled(session) => run_compiled(session, inputs),
+            Engine::Compiled(session) => Ok(session.run_data(inputs).map_err(Error::from)?),
             Engine::Interpreter(graph) => {
                 interp::run_data(graph, inputs).map_err(|error| Failed::because(error.to_string()))
             }
         }
     }
-}
-
-fn run_compiled(session: &Session, inputs: &Data) -> Result<Data, Failed> {
-    let mut tensors = crate::Tensors::new();
-    for (name, datum) in inputs {
-        let Some(tensor) = datum.tensor() else {
-            return Err(Failed::because(format!("input `{name}` is {datum}; compiled code takes tensors")));
-        };
-        tensors.insert(name.clone(), tensor.clone());
-    }
-    let outputs = session.run(&tensors).map_err(Error::from)?;
-    Ok(outputs.into_iter().map(|(name, tensor)| (name, tensor.into())).collect())
 }
 
 /// True if the importer or the planner says that something is not supported.

@@ -1,0 +1,44 @@
+"""Where ONNX's reference evaluator is wrong, or says what the specification leaves open; and what rabot says it cannot
+do."""
+
+import numpy as np
+
+
+def is_double(node):
+    return node.inputs[0].dtype == np.float64
+
+
+def narrow_integers(node):
+    return node.inputs[0].dtype in (np.int32, np.int16, np.int8)
+
+
+# Operator, a function that is true for nodes of which the evaluator cannot be the judge, and why.
+RULES = [
+    ("AveragePool", lambda node: node.attrs.get("ceil_mode"), "divides by the wrong count in the last windows"),
+    ("LpPool", lambda node: node.attrs.get("ceil_mode"), "counts elements twice in the last windows"),
+    ("GlobalMaxPool", lambda node: node.inputs[0].ndim != 4, "takes axes 2 and 3 to be all that is spatial"),
+    ("HardSwish", is_double, "uses the function body, whose constants are f32"),
+    ("LRN", lambda node: node.inputs[0].shape[0] != node.inputs[0].shape[1], "sums as many channels as the batch has images"),
+    ("LpNormalization", lambda node: node.attrs["p"] == 1, "sums elements, not their sizes"),
+    ("LpNormalization", lambda node: node.attrs["axis"] == 0, "takes axis 0 to be the default"),
+    ("Normalizer", lambda node: node.attrs["norm"] == "MAX", "divides by the largest size, not by the maximum"),
+    ("Normalizer", lambda node: not np.all(np.any(node.inputs[0], axis=1)), "divides by 1e-30 where it would be 0"),
+    ("ReduceSumSquare", narrow_integers, "gives i64 for narrower integers"),
+    ("Unique", lambda node: not node.attrs["sorted"], "takes elements of axis 0, whichever the axis is"),
+    ("Gelu", is_double, "loses digits of large negative numbers"),
+]
+
+# Operator, and a part of what rabot says of models that it refuses.
+LIMITS = [
+    ("Squeeze", "may be 1; give the axes"),
+]
+
+
+def known(node):
+    """Why the evaluator is no judge of this node, or None."""
+    return next((reason for op, applies, reason in RULES if op == node.op and applies(node)), None)
+
+
+def is_limit(op, reason):
+    """True if rabot is known to refuse such a model, and says so."""
+    return any(op == limited and part in reason for limited, part in LIMITS)
