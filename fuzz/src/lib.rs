@@ -84,7 +84,8 @@ pub fn text(data: &[u8]) {
     let Ok(source) = std::str::from_utf8(data) else { return };
     let Ok(first) = text::parse(source) else { return };
     let printed = text::print(&first);
-    let again = text::parse(&printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
+    let again = text::parse_module(&printed, &text::blobs(&first));
+    let again = again.unwrap_or_else(|error| panic!("{error}\n{printed}")).graph;
     assert_eq!(text::print(&again), printed);
 }
 

@@ -2,12 +2,22 @@
 //!
 //! Two dims that are equal as polynomials are equal as values, so `2*n + n == 3*n` needs no prover.
 //! What is not polynomial (floor division, min, max) becomes an opaque atom over normalized dims.
+//!
+//! A dim that would have more parts than [`MAX_PARTS`] becomes a symbol named after a hash of what it is: equal
+//! expressions still have equal names, and the size is found when the value is there. Otherwise a few nodes that square
+//! a shape could ask for more memory than there is.
 
 use crate::text::escape;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::Arc;
+
+/// Most atoms and terms of one dim, inner ones included.
+pub const MAX_PARTS: usize = 1024;
+/// What names of symbols start with that stand for a dim of more parts. Such a dim may be negative.
+const LARGE: &str = "!";
 
 /// One dim of a shape, or any integer computed from dims.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -227,8 +237,15 @@ impl Dim {
         }
     }
 
+    fn term_count(&self) -> usize {
+        match &self.0 {
+            Repr::Const(_) => 1,
+            Repr::Poly(terms) => terms.len(),
+        }
+    }
+
     fn atom(atom: Atom) -> Self {
-        Dim(Repr::Poly(Arc::new(BTreeMap::from([(vec![atom], 1)]))))
+        Self::bounded(BTreeMap::from([(vec![atom], 1)]))
     }
 
     fn from_terms(mut terms: BTreeMap<Monomial, i64>) -> Self {
@@ -236,9 +253,45 @@ impl Dim {
         match terms.iter().next() {
             None => Dim(Repr::Const(0)),
             Some((atoms, value)) if terms.len() == 1 && atoms.is_empty() => Dim(Repr::Const(*value)),
-            _ => Dim(Repr::Poly(Arc::new(terms))),
+            _ => Self::bounded(terms),
         }
     }
+
+    fn bounded(terms: BTreeMap<Monomial, i64>) -> Self {
+        let mut left = MAX_PARTS;
+        match take_parts(&terms, &mut left) {
+            true => Dim(Repr::Poly(Arc::new(terms))),
+            false => Self::large(&terms),
+        }
+    }
+
+    /// A symbol for something that has too many parts, by its contents.
+    fn large(contents: &impl Hash) -> Self {
+        let hash = |salt: u64| {
+            let mut hasher = DefaultHasher::new();
+            salt.hash(&mut hasher);
+            contents.hash(&mut hasher);
+            hasher.finish()
+        };
+        let name: Arc<str> = format!("{LARGE}{:016x}{:016x}", hash(1), hash(2)).into();
+        Dim(Repr::Poly(Arc::new(BTreeMap::from([(vec![Atom::Symbol(name)], 1)]))))
+    }
+}
+
+/// True if the terms have at most as many parts as are left, which become fewer.
+fn take_parts(terms: &BTreeMap<Monomial, i64>, left: &mut usize) -> bool {
+    let of_dim = |dim: &Dim, left: &mut usize| match &dim.0 {
+        Repr::Const(_) => true,
+        Repr::Poly(terms) => take_parts(terms, left),
+    };
+    terms.keys().all(|atoms| {
+        let Some(rest) = left.checked_sub(1 + atoms.len()) else { return false };
+        *left = rest;
+        atoms.iter().all(|atom| match atom {
+            Atom::Symbol(_) => true,
+            Atom::FloorDiv(a, b) | Atom::Max(a, b) | Atom::Min(a, b) => of_dim(a, left) && of_dim(b, left),
+        })
+    })
 }
 
 /// `atoms / by`, if every atom of `by` is in `atoms`.
@@ -252,6 +305,11 @@ fn divide_monomial(atoms: &[Atom], by: &[Atom]) -> Option<Monomial> {
 }
 
 impl Atom {
+    /// True for a symbol that stands for an expression of too many parts: unlike a size, it may be negative.
+    pub fn is_large(&self) -> bool {
+        matches!(self, Atom::Symbol(name) if is_reserved(name))
+    }
+
     fn eval(&self, lookup: &dyn Fn(&str) -> Option<i64>) -> Result<i64, DimError> {
         match self {
             Atom::Symbol(name) => lookup(name).ok_or_else(|| DimError::Unbound(name.to_string())),
@@ -323,6 +381,10 @@ impl Mul for Dim {
         }
         let mut terms: BTreeMap<Monomial, i64> = BTreeMap::new();
         let right = other.terms();
+        if self.term_count() * right.len() > MAX_PARTS {
+            let (a, b) = if self <= other { (self, other) } else { (other, self) };
+            return Dim::large(&("*", a, b));
+        }
         for (left_atoms, left) in self.terms() {
             for (right_atoms, right) in &right {
                 let mut atoms = left_atoms.clone();
@@ -396,6 +458,11 @@ impl fmt::Display for Atom {
     }
 }
 
+/// True if symbols of this name stand for expressions of too many parts, so that nothing else may be called so.
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with(LARGE)
+}
+
 fn is_identifier(name: &str) -> bool {
     let mut chars = name.chars();
     let reserved = matches!(name, "floordiv" | "max" | "min");
@@ -423,6 +490,25 @@ mod tests {
         assert_eq!(n() * Dim::from(2) + n(), Dim::from(3) * n());
         assert_eq!(n() - n(), Dim::from(0));
         assert_eq!((n() + Dim::from(1)) * n(), n() * n() + n());
+    }
+
+    #[test]
+    fn large_dims_become_symbols_by_their_contents() {
+        let sum = |from: usize, to: usize| {
+            (from..to).map(|at| Dim::symbol(format!("n{at}"))).reduce(|a, b| a + b).unwrap()
+        };
+        let (a, b) = (sum(0, 40), sum(20, 60));
+        let product = a.clone() * b.clone();
+        assert!(product.as_symbol().is_some_and(is_reserved), "{product}");
+        assert_eq!(product, b.clone() * a.clone());
+        assert_ne!(product, a.clone() * a.clone());
+        let mut dim = n();
+        for _ in 0..64 {
+            dim = dim.clone() * dim.clone();
+            dim = dim.maximum(&(dim.floor_div(&Dim::from(3)) + n()));
+        }
+        assert!(dim.to_string().len() < 100_000);
+        assert!(dim.eval(&|_| Some(2)).is_err() || dim.as_symbol().is_some());
     }
 
     #[test]

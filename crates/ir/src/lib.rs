@@ -18,7 +18,7 @@ pub mod verify;
 
 pub use attrs::{Attr, Attrs};
 pub use datum::{Datum, Map};
-pub use dim::{Atom, Dim, DimError};
+pub use dim::{Atom, Dim, DimError, is_reserved};
 pub use graph::{Graph, GraphError, GraphOutput, Node, NodeId, NodeOutput, Value};
 pub use ops::{Op, OpError};
 pub use types::{Fact, Form, MAX_TRACKED_ELEMENTS, UNKNOWN_DIM, ValueType};

@@ -24,4 +24,4 @@ pub use pack::{
     IN_PLACE_ROWS, PackError, PackSource, SCRATCH_ALIGN_BYTES, pack_f32, pack_i16, scratch_bytes,
 };
 pub use plan::{Buffer, BufferId, Call, Check, Constant, HostCall, HostFn, Plan, Port, Step, Storage};
-pub use stages::{HostStage, StagePort, StageStep, Staged, Work, stages};
+pub use stages::{HostStage, StagePort, StageStep, Staged, Work, check, stages};

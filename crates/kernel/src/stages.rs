@@ -5,7 +5,7 @@
 //! them is planned as graphs of their own. A graph without such nodes is one plan.
 
 use crate::Plan;
-use crate::lower::{PlanError, plan_with};
+use crate::lower::{PlanError, Target, plan_with};
 use rabot_ir::{Dim, Graph, GraphError, NodeId, Op, Value, ValueType};
 use rabot_target::Profile;
 use rabot_tensor::{DType, Tensor};
@@ -128,14 +128,27 @@ impl Staged {
 ///
 /// **Errors**: every node that cannot be compiled, at once.
 pub fn stages(graph: &Graph, profile: &Profile) -> Result<Staged, PlanError> {
+    let known = symbols_of_inputs(graph);
+    staged(graph, Target { profile, pack: true }, &known)
+}
+
+/// Whether a graph can be planned, without reading the weights.
+///
+/// **Errors**: as [`stages`].
+pub fn check(graph: &Graph, profile: &Profile) -> Result<(), PlanError> {
+    let known = symbols_of_inputs(graph);
+    staged(graph, Target { profile, pack: false }, &known).map(drop)
+}
+
+type Symbols = HashSet<Arc<str>>;
+
+fn symbols_of_inputs(graph: &Graph) -> Symbols {
     let mut known = HashSet::new();
     for &input in graph.inputs() {
         add_symbols(&graph.node(input).outputs[0].fact.ty, &mut known);
     }
-    staged(graph, profile, &known)
+    known
 }
-
-type Symbols = HashSet<Arc<str>>;
 
 fn add_symbols(ty: &ValueType, known: &mut Symbols) {
     for dim in &ty.shape {
@@ -154,21 +167,21 @@ fn has_others(ty: &ValueType, known: &Symbols) -> bool {
 }
 
 /// A graph of which the symbols `known` mean something outside.
-fn staged(graph: &Graph, profile: &Profile, known: &Symbols) -> Result<Staged, PlanError> {
+fn staged(graph: &Graph, target: Target<'_>, known: &Symbols) -> Result<Staged, PlanError> {
     let order = graph.topological()?;
     let dynamic = dynamic_nodes(graph, &order, known);
     if dynamic.is_empty() && graph.inputs().iter().all(|&id| in_kernels(&graph.node(id).outputs[0].fact.ty)) {
-        let whole = whole(graph, profile, known)?;
+        let whole = whole(graph, target, known)?;
         return Ok(whole);
     }
-    let mut builder = StageBuilder::new(graph, profile, dynamic, known.clone());
+    let mut builder = StageBuilder::new(graph, target, dynamic, known.clone());
     builder.assign_levels(&order);
     builder.build(&order)
 }
 
 /// A graph as one plan.
-fn whole(graph: &Graph, profile: &Profile, known: &Symbols) -> Result<Staged, PlanError> {
-    let plan = plan_with(graph, profile, known)?;
+fn whole(graph: &Graph, target: Target<'_>, known: &Symbols) -> Result<Staged, PlanError> {
+    let plan = plan_with(graph, target, known)?;
     let port =
         |slot: usize, name: &Arc<str>, ty: &ValueType| StagePort { name: name.clone(), ty: ty.clone(), slot };
     let inputs: Vec<StagePort> = graph
@@ -255,7 +268,7 @@ fn why_dynamic(graph: &Graph, id: NodeId, known: &Symbols) -> Option<String> {
 /// level of its operands, one more after a dynamic one; a dynamic node has the level of its operands.
 struct StageBuilder<'g, 'p> {
     graph: &'g Graph,
-    profile: &'p Profile,
+    target: Target<'p>,
     dynamic: HashMap<NodeId, String>,
     known: Symbols,
     levels: HashMap<NodeId, usize>,
@@ -265,10 +278,10 @@ struct StageBuilder<'g, 'p> {
 }
 
 impl<'g, 'p> StageBuilder<'g, 'p> {
-    fn new(graph: &'g Graph, profile: &'p Profile, dynamic: HashMap<NodeId, String>, known: Symbols) -> Self {
+    fn new(graph: &'g Graph, target: Target<'p>, dynamic: HashMap<NodeId, String>, known: Symbols) -> Self {
         StageBuilder {
             graph,
-            profile,
+            target,
             dynamic,
             known,
             levels: HashMap::new(),
@@ -366,7 +379,7 @@ impl<'g, 'p> StageBuilder<'g, 'p> {
         }
         let members: HashSet<NodeId> = nodes.iter().copied().collect();
         let part = self.part(nodes, &members)?;
-        let plan = plan_with(&part.graph, self.profile, &self.known)?;
+        let plan = plan_with(&part.graph, self.target, &self.known)?;
         let inputs = part.inputs.iter().map(|&value| Some(self.slot(value))).collect();
         let outputs = part.outputs.iter().map(|&value| self.slot(value)).collect();
         self.stages.push(StageStep {
@@ -436,7 +449,7 @@ impl<'g, 'p> StageBuilder<'g, 'p> {
             for &input in region.inputs() {
                 add_symbols(&region.node(input).outputs[0].fact.ty, &mut known);
             }
-            regions.push(staged(region, self.profile, &known)?);
+            regions.push(staged(region, self.target, &known)?);
         }
         let outputs =
             (0..node.outputs.len() as u32).map(|slot| self.slot(Value { node: id, slot })).collect();

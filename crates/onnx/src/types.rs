@@ -3,7 +3,7 @@
 use crate::dtype;
 use crate::limits::Limits;
 use crate::wire::{DimensionValue, TensorType, TypeProto, TypeValue};
-use rabot_ir::{Dim, ValueType};
+use rabot_ir::{Dim, ValueType, is_reserved};
 
 /// The type that a file declares for the value `name`.
 ///
@@ -38,7 +38,9 @@ fn tensor_type(name: &str, tensor: &TensorType, limits: &Limits) -> Result<Value
     }
     let dims = shape.dim.iter().enumerate().map(|(index, dim)| match &dim.value {
         Some(DimensionValue::DimValue(size)) if *size >= 0 => Dim::from(*size),
-        Some(DimensionValue::DimParam(symbol)) if !symbol.is_empty() && symbol != "?" => {
+        Some(DimensionValue::DimParam(symbol))
+            if !symbol.is_empty() && symbol != "?" && !is_reserved(symbol) =>
+        {
             Dim::symbol(symbol.as_str())
         }
         _ => Dim::symbol(format!("{name}.dim{index}")),

@@ -11,7 +11,7 @@ mod pipeline;
 mod rewriter;
 
 pub use options::{OptionError, OptionInfo, Options, print_options};
-pub use pass::{Applied, Exactness, Pass, PassCx, PassError, Report, Skipped, Stats};
+pub use pass::{Applied, Exactness, Pass, PassCx, PassError, Report, Skipped, Stats, flops};
 pub use pattern::{Match, Pattern, PatternError};
 pub use pipeline::{PassInfo, Pipeline, PipelineError, Step};
 pub use rewriter::{

@@ -184,8 +184,8 @@ fn needs_no_kernel(node: &Node) -> bool {
         || node.outputs.iter().all(known)
 }
 
-/// Operations of a contraction: twice the products that one output element sums, per output element.
-fn flops(graph: &Graph, id: NodeId) -> Dim {
+/// Operations of a contraction: twice the products that one output element sums, per output element. 0 for other nodes.
+pub fn flops(graph: &Graph, id: NodeId) -> Dim {
     let node = graph.node(id);
     let shape = |slot: usize| node.inputs.get(slot).copied().flatten().map(|v| graph.fact(v).shape());
     let product = |dims: &[Dim]| dims.iter().product::<Dim>();
@@ -193,7 +193,9 @@ fn flops(graph: &Graph, id: NodeId) -> Dim {
         // Weights are [out, in / group, taps...].
         Op::Conv(_) | Op::ConvInteger(_) => shape(1).and_then(|w| w.get(1..)).map(product),
         Op::QLinearConv(_) => shape(3).and_then(|w| w.get(1..)).map(product),
-        Op::MatMul(_) | Op::MatMulInteger(_) | Op::QLinearMatMul(_) => shape(0).and_then(|a| a.last()).cloned(),
+        Op::MatMul(_) | Op::MatMulInteger(_) | Op::QLinearMatMul(_) => {
+            shape(0).and_then(|a| a.last()).cloned()
+        }
         Op::Gemm(gemm) => shape(0).and_then(|a| a.get(usize::from(!gemm.trans_a))).cloned(),
         // Weights are [in, out / group, taps...]: each input element is spread over out / group × taps.
         Op::ConvTranspose(_) => {

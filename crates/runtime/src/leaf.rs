@@ -172,7 +172,11 @@ impl Runner<'_, '_> {
 
     fn call(&mut self, index: usize, call: &Call) -> Result<(), RunError> {
         let bound = &self.binding.calls[index];
-        if bound.items > 0 {
+        let kernel: &KernelDesc = &self.leaf.plan.kernels[call.kernel];
+        let written = || kernel.args().iter().zip(&call.args).filter(|(arg, _)| arg.written);
+        // Of results without elements, other dims may be anything: they would only be counted through.
+        let has_results = written().any(|(_, &buffer)| self.binding.bytes[buffer] > 0);
+        if bound.items > 0 && has_results {
             let args = self.binding.args[bound.args..].as_ptr();
             let params = self.binding.params[bound.params..].as_ptr();
             // SAFETY: the binding lists, from `bound.args` and `bound.params` on, what this call's kernel asks for:
@@ -183,9 +187,7 @@ impl Runner<'_, '_> {
             }
         }
         if self.observe.is_some() {
-            let kernel: &KernelDesc = &self.leaf.plan.kernels[call.kernel];
-            let written = kernel.args().iter().zip(&call.args).filter(|(arg, _)| arg.written);
-            for ((_, &buffer), name) in written.zip(&call.values) {
+            for ((_, &buffer), name) in written().zip(&call.values) {
                 self.show(name, buffer, &call.sources);
             }
         }

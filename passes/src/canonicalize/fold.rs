@@ -23,7 +23,7 @@ use rabot_ir::ops::If;
 use rabot_ir::{Fact, Graph, GraphError, NodeId, Op, Value};
 use rabot_rewrite::{
     Exactness, OptionError, OptionInfo, Options, Pass, PassCx, PassError, PassInfo, Report, edit_branches,
-    print_options, remove_dead, taken_names, unique_name,
+    flops, print_options, remove_dead, taken_names, unique_name,
 };
 use rabot_tensor::Tensor;
 use std::collections::{HashMap, HashSet};
@@ -35,6 +35,10 @@ const MAX_GROWTH_BYTES: u64 = 4 << 20;
 /// Most bytes of one `ConstantOfShape` that become a constant, so that rules can work with it: more than the weights of
 /// any convolution that a batch norm is folded into, less than matrices that only cost memory.
 const MAX_SPREAD_BYTES: u64 = 16 << 20;
+
+/// Most operations of one product or convolution of constants that are done while compiling, one by one: some tenths
+/// of a second.
+const MAX_FLOPS: i64 = 1 << 28;
 
 const OPTIONS: &[OptionInfo] = &[OptionInfo {
     name: "max_bytes",
@@ -197,6 +201,10 @@ fn evaluate(
         *budget -= made;
     } else if let Some(made) = made.filter(|&made| made > given + MAX_GROWTH_BYTES) {
         return Err(format!("{made} bytes of constants would take the place of {given}"));
+    }
+    let work = flops(graph, id);
+    if work.as_const().is_none_or(|work| work > MAX_FLOPS) {
+        return Err(format!("{work} operations are too many to be done while compiling"));
     }
     let borrowed: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
     node.op.eval(&borrowed).map(Some).map_err(|error| error.to_string())

@@ -27,6 +27,7 @@ fn lower_bound(dim: &Dim) -> Option<i64> {
 
 fn atom_lower_bound(atom: &Atom) -> Option<i64> {
     match atom {
+        atom if atom.is_large() => None,
         Atom::Symbol(_) => Some(0),
         Atom::FloorDiv(a, b) => {
             let bound = lower_bound(a)?;

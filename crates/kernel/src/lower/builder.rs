@@ -1,9 +1,11 @@
 //! The plan under construction: buffers, constants, kernels and steps.
 
+use super::Target;
 use super::frame::Frame;
 use super::view::View;
 use crate::{
-    Buffer, BufferId, Call, Check, Constant, ContractKernel, KernelDesc, LoopKernel, Plan, Step, Storage,
+    Buffer, BufferId, Call, Check, Constant, ContractKernel, KernelDesc, LoopKernel, PackError, Plan, Step,
+    Storage,
 };
 use bytes::Bytes;
 use rabot_ir::Dim;
@@ -25,8 +27,10 @@ pub(super) struct Origin {
 
 /// A plan being built; shared by the main graph and the branches of conditionals.
 pub(super) struct Builder<'p> {
-    /// The target.
+    /// The machine.
     pub profile: &'p Profile,
+    /// Whether weights are packed.
+    pack: bool,
     /// What is finished so far.
     pub plan: Plan,
     kernel_ids: HashMap<KernelDesc, usize>,
@@ -37,7 +41,7 @@ pub(super) struct Builder<'p> {
 }
 
 impl<'p> Builder<'p> {
-    pub fn new(name: &str, profile: &'p Profile) -> Self {
+    pub fn new(name: &str, target: Target<'p>) -> Self {
         let plan = Plan {
             name: name.to_owned(),
             inputs: Vec::new(),
@@ -50,7 +54,16 @@ impl<'p> Builder<'p> {
             checks: Vec::new(),
             symbols: Vec::new(),
         };
-        Builder { profile, plan, kernel_ids: HashMap::new(), constant_ids: HashMap::new(), steps: Vec::new() }
+        let Target { profile, pack } = target;
+        let (kernel_ids, constant_ids) = (HashMap::new(), HashMap::new());
+        Builder { profile, pack, plan, kernel_ids, constant_ids, steps: Vec::new() }
+    }
+
+    /// Packed weights, or nothing if they are not asked for.
+    ///
+    /// **Errors**: they cannot be packed.
+    pub fn pack(&self, pack: impl FnOnce() -> Result<Vec<u8>, PackError>) -> Result<Vec<u8>, PackError> {
+        if self.pack { pack() } else { Ok(Vec::new()) }
     }
 
     /// A new buffer.

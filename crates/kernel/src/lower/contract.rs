@@ -313,7 +313,7 @@ impl Lowering<'_, '_, '_> {
             k: product.k.as_usize()?,
             k_stride: product.b_k.as_usize()?,
         };
-        let bytes = pack(&source).ok()?;
+        let bytes = self.b.pack(|| pack(&source)).ok()?;
         rabot_mmap::release(&constant);
         Some(self.packed_view(bytes, dtype))
     }

@@ -176,7 +176,7 @@ impl Lowering<'_, '_, '_> {
                     k,
                     k_stride: strides[1],
                 };
-                let Ok(packed) = pack_f32(&source, mr) else { return false };
+                let Ok(packed) = self.b.pack(|| pack_f32(&source, mr)) else { return false };
                 rabot_mmap::release(&bytes);
                 let view = self.packed_view(packed, DType::F32);
                 let group_stride = rows.next_multiple_of(mr) * k;

@@ -16,10 +16,16 @@ use std::collections::HashMap;
 /// Copies of the last axis that one kernel writes as separate stores.
 const MAX_RESIZE_STORES: i64 = 8;
 
+/// Most operands of a concatenation that kernels copy: each is a call of its own.
+const MAX_CONCAT_OPERANDS: usize = 1024;
+
 impl Lowering<'_, '_, '_> {
     /// Plans one node of this family.
     pub(super) fn lower_move(&mut self, id: NodeId) {
         match &self.graph.node(id).op {
+            Op::Concat(_) if self.graph.node(id).inputs.len() > MAX_CONCAT_OPERANDS => {
+                self.lower_host(id, "it has so many operands that they are copied in one go");
+            }
             Op::Concat(op) => self.lower_concat(id, op.axis),
             Op::Pad(op) => self.lower_pad(id, op.mode),
             Op::Gather(op) => self.lower_gather(id, op.axis),

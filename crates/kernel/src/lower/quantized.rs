@@ -217,7 +217,7 @@ impl Lowering<'_, '_, '_> {
                 k_stride: 1,
             };
             let zeros = if zeros.len() == 1 { zeros } else { zeros.get(group * rows..(group + 1) * rows)? };
-            bytes.extend(pack_i16(&source, mr, zeros).ok()?);
+            bytes.extend(self.b.pack(|| pack_i16(&source, mr, zeros)).ok()?);
         }
         let view = self.packed_view(bytes, DType::I16);
         let group_stride = rows.next_multiple_of(mr) * k.next_multiple_of(2);

@@ -190,9 +190,9 @@ fn unplannable(
     rabot::optimize(&mut graph, options, &mut |_, _| {})?;
     let stats = Stats::of(&graph);
     inspected.optimized = Some(Optimized { nodes: stats.nodes, constants_bytes: stats.constants_bytes });
-    match rabot::lower(&graph, &Profile::by_name(&options.target)?) {
-        Ok(_) => Ok(Vec::new()),
-        Err(Error::Plan(PlanError::Unsupported(nodes))) => {
+    match rabot::kernel::check(&graph, &Profile::by_name(&options.target)?) {
+        Ok(()) => Ok(Vec::new()),
+        Err(PlanError::Unsupported(nodes)) => {
             Ok(nodes.into_iter().map(|n| Unsupported { node: n.node, op: n.op, reason: n.reason }).collect())
         }
         Err(error) => Err(error.into()),

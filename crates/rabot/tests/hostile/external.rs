@@ -5,7 +5,7 @@ use super::{calls, problem, rabot};
 use prost::Message;
 use rabot::onnx::wire::*;
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -111,6 +111,8 @@ fn large_model(folder: &Path) {
         // Weights of 4096 rows and of 4096 columns in turn, so that products follow each other.
         let dims = if at % 2 == 0 { [4096, columns] } else { [columns, 4096] };
         let name = format!("w{at}");
+        // No two weights are equal.
+        file.write_all_at(&(at as f32 + 1.0).to_le_bytes(), (at * bytes) as u64).unwrap();
         let offset = (at * bytes).to_string();
         let entry = |key: &str, value: &str| StringStringEntryProto { key: key.to_owned(), value: value.to_owned() };
         tensors.push(TensorProto {
