@@ -2,7 +2,7 @@
 //!
 //! Row `b` has `seqlens_k[b] + 1` keys after this call. Its new keys come behind those that were there before: none if the
 //! call is a first prompt (as many queries as `total_sequence_length`), else all but as many as there are queries. Behind
-//! the last key, a cache of the longest row's length holds zeros.
+//! the last new key, a cache of the longest row's length holds zeros.
 
 use super::DOMAIN;
 use super::attention::{join_heads, scale, split_heads};
@@ -139,7 +139,9 @@ fn appended(draft: &mut Draft<'_>, past: Option<Value>, new: Value, counts: Coun
     let index = draft.plus(from, base)?;
     let flat = draft.reshape(rows, &[Size::Rest, Size::Of(rows, 2), Size::Of(rows, 3)])?;
     let picked = draft.node_with("Gather", &Attrs::new().with("axis", Attr::Int(0)), &[flat, index])?;
-    let end = draft.unsqueeze(counts.after, vec![1])?;
+    // The new keys of a first prompt are stored whole, though rows may use fewer.
+    let end = draft.plus(counts.before, own)?;
+    let end = draft.unsqueeze(end, vec![1])?;
     let used = draft.node("Less", &[places, end])?;
     let used = draft.unsqueeze(used, vec![2, 3])?;
     let zero = draft.scalar_like(picked, 0.0);
