@@ -14,7 +14,7 @@
 //! <https://onnx.ai/onnx/operators/onnx_aionnxml_DictVectorizer.html>,
 //! <https://onnx.ai/onnx/operators/onnx_aionnxml_CastMap.html>
 
-use super::{Labels, refused};
+use super::{Labels, implied_columns, refused};
 use crate::ops::movement::reserve;
 use crate::ops::util::{arity, expect_dtype, known_attrs, required};
 use crate::ops::{InferCx, OpDef, OpError};
@@ -38,7 +38,7 @@ pub struct DictVectorizer {
 pub struct CastMap {
     to: DType,
     /// Number of places, or `None` for one for each entry.
-    places: Option<i64>,
+    places: Option<usize>,
 }
 
 const NO_TENSORS: &str = "an operator of maps cannot be evaluated with tensors alone";
@@ -174,12 +174,9 @@ impl OpDef for CastMap {
         };
         let places = match attrs.str("map_form", "DENSE")?.as_str() {
             "DENSE" => None,
-            "SPARSE" => Some(attrs.int("max_map", 1)?),
+            "SPARSE" => Some(implied_columns("max_map", attrs.int("max_map", 1)?)?),
             other => return Err(refused("map_form", other, "expected DENSE or SPARSE")),
         };
-        if let Some(count) = places.filter(|&count| count < 1) {
-            return Err(refused("max_map", count, "expected a positive number"));
-        }
         Ok(CastMap { to, places })
     }
     fn name(&self) -> &'static str {
@@ -194,9 +191,9 @@ impl OpDef for CastMap {
         let attrs = Attrs::new().with("cast_to", Attr::Str(to.to_owned()));
         match self.places {
             None => attrs.with("map_form", Attr::Str("DENSE".to_owned())),
-            Some(count) => {
-                attrs.with("map_form", Attr::Str("SPARSE".to_owned())).with("max_map", Attr::Int(count))
-            }
+            Some(count) => attrs
+                .with("map_form", Attr::Str("SPARSE".to_owned()))
+                .with("max_map", Attr::Int(count as i64)),
         }
     }
     fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
@@ -227,8 +224,7 @@ impl OpDef for CastMap {
 }
 
 /// For each key from 0 to `count`, where its value is.
-fn sparse(entries: &[(i64, usize)], count: i64) -> Result<Vec<Option<usize>>, OpError> {
-    let count = usize::try_from(count).map_err(|_| refused("max_map", count, "too large"))?;
+fn sparse(entries: &[(i64, usize)], count: usize) -> Result<Vec<Option<usize>>, OpError> {
     let mut places: Vec<Option<usize>> = reserve(&[1, count])?;
     places.resize(count, None);
     for &(key, at) in entries {

@@ -109,6 +109,17 @@ pub(super) fn refused(name: &str, value: impl ToString, reason: &str) -> OpError
     OpError::Attribute { name: name.to_owned(), value: value.to_string(), reason: reason.to_owned() }
 }
 
+/// Most columns that a number in a file may ask for by itself, without as many values.
+const MOST_IMPLIED: usize = 1 << 24;
+
+/// A number of columns that an attribute gives.
+///
+/// **Errors**: it is not positive, or larger than anything that would make sense.
+pub(super) fn implied_columns(name: &str, value: i64) -> Result<usize, OpError> {
+    let count = usize::try_from(value).ok().filter(|count| (1..=MOST_IMPLIED).contains(count));
+    count.ok_or_else(|| refused(name, value, &format!("expected a positive number up to {MOST_IMPLIED}")))
+}
+
 /// Dtypes of features that most of the operators take.
 fn is_feature(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F64 | DType::I64 | DType::I32)

@@ -19,7 +19,7 @@
 use super::scores::{PostTransform, logistic};
 use super::tree_attrs::{by_index, by_node_ids, canonical, numbers};
 use super::trees::{Aggregate, Ensemble};
-use super::{Labels, Table, expect_columns, is_feature, refused, table_dims};
+use super::{Labels, Table, expect_columns, implied_columns, is_feature, refused, table_dims};
 use crate::ops::movement::reserve;
 use crate::ops::util::{arity, expect_dtype, known_attrs, required, required_tensor};
 use crate::ops::{InferCx, OpDef, OpError};
@@ -205,10 +205,7 @@ impl OpDef for TreeRegressor {
     const NAMES: &'static [&'static str] = &["ai.onnx.ml.TreeEnsembleRegressor"];
     fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
         let attrs = canonical(attrs, "target", &["n_targets", "aggregate_function"])?;
-        let targets = attrs.required_int("n_targets")?;
-        let targets = usize::try_from(targets).ok().filter(|&n| n > 0 && n <= u32::MAX as usize);
-        let targets =
-            targets.ok_or_else(|| refused("n_targets", "out of range", "expected a positive number"))?;
+        let targets = implied_columns("n_targets", attrs.required_int("n_targets")?)?;
         let aggregate = match attrs.str("aggregate_function", "SUM")?.as_str() {
             "SUM" => Aggregate::Sum,
             "AVERAGE" => Aggregate::Average,
@@ -288,10 +285,7 @@ impl OpDef for TreeEnsemble {
         known_attrs(attrs, &ENSEMBLE)?;
         let mut attrs = attrs.clone();
         attrs.remove("nodes_hitrates");
-        let targets = attrs.int("n_targets", 1)?;
-        let targets = usize::try_from(targets).ok().filter(|&n| n > 0 && n <= u32::MAX as usize);
-        let targets =
-            targets.ok_or_else(|| refused("n_targets", "out of range", "expected a positive number"))?;
+        let targets = implied_columns("n_targets", attrs.int("n_targets", 1)?)?;
         let order = [Aggregate::Average, Aggregate::Sum, Aggregate::Min, Aggregate::Max];
         let code = attrs.int("aggregate_function", 1)?;
         let aggregate = usize::try_from(code).ok().and_then(|code| order.get(code)).copied();

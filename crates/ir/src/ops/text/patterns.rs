@@ -46,7 +46,7 @@ fn translate(pattern: &str) -> String {
             // A class with a name, as `[:alpha:]`.
             '[' if chars.peek() == Some(&':') => {
                 out.push('[');
-                while let Some(part) = chars.next() {
+                for part in chars.by_ref() {
                     out.push(part);
                     if part == ']' {
                         break;

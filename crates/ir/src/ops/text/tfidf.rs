@@ -15,7 +15,7 @@
 use super::super::movement::reserve;
 use super::super::util::{arity, expect_dtype, known_attrs, required, required_tensor};
 use super::super::{InferCx, OpDef, OpError};
-use crate::ops::ml::{refused, strs};
+use crate::ops::ml::{implied_columns, refused, strs};
 use crate::{Attrs, Dim, Fact};
 use rabot_tensor::{DType, Tensor};
 use std::collections::HashMap;
@@ -35,8 +35,7 @@ pub struct TfIdfVectorizer {
     lengths: (usize, usize),
     skips: usize,
     pool: Pool,
-    /// Number of each token of a pool of strings; `None` for a pool of integers.
-    tokens: Option<HashMap<String, i64>>,
+    tokens: Tokens,
     columns: usize,
 }
 
@@ -81,8 +80,11 @@ fn count_of(attrs: &Attrs, name: &str) -> Result<usize, OpError> {
     usize::try_from(value).map_err(|_| refused(name, value, "expected a number that is not negative"))
 }
 
+/// Number of each token of a pool of strings; `None` for a pool of integers.
+type Tokens = Option<HashMap<String, i64>>;
+
 /// The pool as numbers, and the number of each string.
-fn pool_tokens(attrs: &Attrs) -> Result<(Vec<i64>, Option<HashMap<String, i64>>), OpError> {
+fn pool_tokens(attrs: &Attrs) -> Result<(Vec<i64>, Tokens), OpError> {
     let strings = strs(attrs, "pool_strings")?.filter(|pool| !pool.is_empty());
     let numbers = attrs.ints("pool_int64s")?.filter(|pool| !pool.is_empty());
     match (strings, numbers) {
@@ -205,10 +207,10 @@ impl OpDef for TfIdfVectorizer {
         }
         let skips = count_of(attrs, "max_skip_count")?;
         let indexes = attrs.ints("ngram_indexes")?.unwrap_or_default();
-        let columns = indexes.iter().map(|&column| {
-            let column = usize::try_from(column).ok().filter(|&c| c < isize::MAX as usize);
-            column.ok_or_else(|| refused("ngram_indexes", "out of range", "expected columns"))
-        });
+        // Of n columns, the last one is n - 1.
+        let columns = indexes
+            .iter()
+            .map(|&column| implied_columns("ngram_indexes", column.saturating_add(1)).map(|count| count - 1));
         let columns: Vec<usize> = columns.collect::<Result<_, _>>()?;
         let (numbers, tokens) = pool_tokens(attrs)?;
         let count = columns.iter().max().map_or(0, |largest| largest + 1);
