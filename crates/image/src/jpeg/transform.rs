@@ -30,7 +30,7 @@ pub(super) fn inverse(block: &[i32; 64], samples: &mut [u8], at: usize, stride: 
         *column = line(std::array::from_fn(|y| block[8 * y + x]), BITS - KEPT);
     }
     for y in 0..8 {
-        let row = line(std::array::from_fn(|x| columns[x][y]), BITS + KEPT + 3);
+        let row = line(columns.map(|column| column[y]), BITS + KEPT + 3);
         if let Some(places) = samples.get_mut(at + y * stride..at + y * stride + 8) {
             for (place, value) in places.iter_mut().zip(row) {
                 *place = (value + 128).clamp(0, 255) as u8;
