@@ -12,6 +12,12 @@ def narrow_integers(node):
     return node.inputs[0].dtype in (np.int32, np.int16, np.int8)
 
 
+def at_the_end(node):
+    """Whether the position is that behind the last element."""
+    values, _, position = node.inputs
+    return position is not None and position == len(values)
+
+
 # Operator, a function that is true for nodes of which the evaluator cannot be the judge, and why.
 RULES = [
     ("AveragePool", lambda node: node.attrs.get("ceil_mode"), "divides by the wrong count in the last windows"),
@@ -24,6 +30,7 @@ RULES = [
     ("Normalizer", lambda node: node.attrs["norm"] == "MAX", "divides by the largest size, not by the maximum"),
     ("Normalizer", lambda node: not np.all(np.any(node.inputs[0], axis=1)), "divides by 1e-30 where it would be 0"),
     ("ReduceSumSquare", narrow_integers, "gives i64 for narrower integers"),
+    ("SequenceInsert", at_the_end, "takes the end to be the beginning"),
     ("Unique", lambda node: not node.attrs["sorted"], "takes elements of axis 0, whichever the axis is"),
     ("Gelu", is_double, "loses digits of large negative numbers"),
 ]

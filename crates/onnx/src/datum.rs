@@ -3,14 +3,17 @@
 use crate::data::read_tensor;
 use crate::dtype;
 use crate::error::ImportError;
+use crate::import::decode;
 use crate::limits::Limits;
 use crate::scan;
 use crate::tensor::TensorReader;
+use crate::types::value_type;
 use crate::wire::{MapProto, OptionalProto, SequenceProto, TensorProto};
 use bytes::Bytes;
 use prost::Message;
 use rabot_ir::{Datum, Form, Map, ValueType};
 use rabot_tensor::{DType, Tensor};
+use std::path::Path;
 
 /// Reads a value of a declared type: a `TensorProto`, `SequenceProto`, `OptionalProto` or `MapProto`, as the type
 /// says. `label` names it in errors. Elements are not held to the type; whoever takes the value does that.
@@ -35,6 +38,21 @@ pub fn read_datum(bytes: Bytes, ty: &ValueType, label: &str, limits: &Limits) ->
             reader.map(&MapProto::decode(bytes)?)
         }
     }
+}
+
+/// Outputs of a model file with the types that it declares; without those whose type is not given or not supported.
+///
+/// **Errors**: the file cannot be read, or holds no model.
+pub fn declared_outputs(path: &Path, limits: &Limits) -> Result<Vec<(String, ValueType)>, ImportError> {
+    let read = rabot_mmap::map_file(path);
+    let bytes = read.map_err(|error| ImportError::Read { path: path.to_owned(), error })?;
+    let proto = decode(bytes, limits)?;
+    let graph = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
+    let declared = graph.output.iter().filter_map(|info| {
+        let ty = value_type(&info.name, info.r#type.as_ref(), limits).ok()?;
+        Some((info.name.clone(), ty))
+    });
+    Ok(declared.collect())
 }
 
 /// Depth is bounded by the scan that every message goes through first.

@@ -40,7 +40,7 @@ mod upgrade;
 pub mod wire;
 
 pub use data::{read_tensor, write_tensor};
-pub use datum::read_datum;
+pub use datum::{declared_outputs, read_datum};
 pub use error::{
     AttributeProblem, ExternalProblem, ImportError, TensorProblem, UnsupportedNode, UnsupportedNodes,
     WireProblem,

@@ -176,13 +176,21 @@ pub(super) fn read_inputs(set: &Path, graph: &Graph, limits: &Limits) -> Result<
     read_values(set, "input", &ports.collect::<Vec<_>>(), limits)
 }
 
-/// Values expected of the outputs of a graph.
+/// Values expected of the outputs of a graph. What a file holds follows from the type that the model declares, where
+/// it does; `declared` has those.
 ///
 /// **Errors**: there are not as many files as outputs, or one cannot be read.
-pub(super) fn read_outputs(set: &Path, graph: &Graph, limits: &Limits) -> Result<Data, ConformanceError> {
-    let ports: Vec<_> =
-        graph.outputs().iter().map(|o| (o.name.to_string(), &graph.fact(o.value).ty)).collect();
-    read_values(set, "output", &ports, limits)
+pub(super) fn read_outputs(
+    set: &Path,
+    graph: &Graph,
+    declared: &[(String, ValueType)],
+    limits: &Limits,
+) -> Result<Data, ConformanceError> {
+    let ports = graph.outputs().iter().map(|output| {
+        let declared = declared.iter().find(|(name, _)| **name == *output.name);
+        (output.name.to_string(), declared.map_or(&graph.fact(output.value).ty, |(_, ty)| ty))
+    });
+    read_values(set, "output", &ports.collect::<Vec<_>>(), limits)
 }
 
 fn read_values(

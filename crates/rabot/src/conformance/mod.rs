@@ -101,10 +101,12 @@ fn run_sets(case: &Case, settings: &Settings, max_ulp: &mut Option<u64>) -> Resu
     let tolerance =
         Tolerance { rtol: settings.rtol.unwrap_or(stated.rtol), atol: settings.atol.unwrap_or(stated.atol) };
     let sets = case.data_sets()?;
+    let limits = &settings.options.limits;
+    let declared = rabot_onnx::declared_outputs(&case.model(), limits).map_err(Error::from)?;
     let engine = Engine::new(&model.graph, settings)?;
     for set in &sets {
-        let inputs = case::read_inputs(set, &model.graph, &settings.options.limits)?;
-        let expected = case::read_outputs(set, &model.graph, &settings.options.limits)?;
+        let inputs = case::read_inputs(set, &model.graph, limits)?;
+        let expected = case::read_outputs(set, &model.graph, &declared, limits)?;
         let outputs = engine.run(&inputs)?;
         // All outputs are compared, so that the error in ulps is that of the case.
         let mut problems = Vec::new();
