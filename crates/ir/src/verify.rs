@@ -6,7 +6,7 @@
 //! | V2 | Every operand is an output that its node has. |
 //! | V3 | The stored types, contents and dim equations of every node are those that inference gives. |
 //! | V4 | Names of inputs are unique, and names of outputs are. |
-//! | V5 | A zero point of a quantized op has the shape of its scale, unless either is one element. |
+//! | V5 | A zero point of a quantized op has the shape of its scale as far as that is known, unless either is one element. |
 //! | V6 | Outputs are values that exist; the list of inputs holds every `Input` node once, and no other. |
 //! | V7 | Groups can be run one after the other: no path leaves a group and comes back, directly or through other groups. |
 //! | V8 | Bytes of constants of `bool` and of dtypes of less than 8 bits are values of their dtype. |
@@ -17,7 +17,7 @@
 //! branches of a conditional give the same number of outputs (inference refuses others, V3).
 
 use crate::ops::{InferCx, Op, OpError};
-use crate::{Fact, Graph, Node, NodeId, Value, ValueType};
+use crate::{Dim, Fact, Graph, Node, NodeId, Value, ValueType};
 use rabot_tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -506,7 +506,10 @@ fn quantization_problems(op: &Op, facts: &[Option<&Fact>]) -> Vec<(&'static str,
     for &(scale_name, slot, zero_name) in sets {
         let (Some(scale), Some(zero)) = (fact(slot), fact(slot + 1)) else { continue };
         let single = scale.ty.elements().is(1) || zero.ty.elements().is(1);
-        if !single && zero.shape() != scale.shape() {
+        // Dims that are not known are checked when a program is bound: inference says that they must be equal.
+        let differ = |(a, b): (&Dim, &Dim)| a.as_const().zip(b.as_const()).is_some_and(|(a, b)| a != b);
+        let pairs = zero.shape().iter().zip(scale.shape());
+        if !single && (zero.rank() != scale.rank() || pairs.into_iter().any(differ)) {
             problems.push((zero_name, format!("is {}, {scale_name} is {}", zero.ty, scale.ty)));
         }
     }
@@ -516,7 +519,6 @@ fn quantization_problems(op: &Op, facts: &[Option<&Fact>]) -> Vec<(&'static str,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Dim;
 
     fn numbers(graph: &Graph) -> Vec<u32> {
         verify(graph).err().map_or(vec![], |e| e.0.iter().map(|e| e.violation.number()).collect())

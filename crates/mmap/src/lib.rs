@@ -75,9 +75,10 @@ fn open_at(folder: &File, name: &CStr, flags: libc::c_int) -> io::Result<File> {
         // ELOOP says that the last part is a link; for a folder the system says ENOTDIR of the link.
         return Err(match error.raw_os_error() {
             Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"),
-            Some(libc::ENOTDIR) => {
-                io::Error::new(io::ErrorKind::InvalidInput, "a part of its path is a symbolic link or no folder")
-            }
+            Some(libc::ENOTDIR) => io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a part of its path is a symbolic link or no folder",
+            ),
             _ => error,
         });
     }
@@ -178,7 +179,9 @@ mod tests {
         let read = |path: &str| map_open(open_below(&folder, Path::new(path))?);
         assert_eq!(read("sub/data").unwrap(), "data");
         assert_eq!(read("./sub/./data").unwrap(), "data");
-        for path in ["", ".", "..", "../secret", "sub/../../secret", "link", "linked/data", "/etc/passwd", "sub"] {
+        for path in
+            ["", ".", "..", "../secret", "sub/../../secret", "link", "linked/data", "/etc/passwd", "sub"]
+        {
             assert_eq!(read(path).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{path}");
         }
         assert_eq!(read("absent").unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -48,9 +48,7 @@ fn problem(output: &Output, refused_with: Option<&str>) -> Option<String> {
         return Some(format!("{} bytes of error: {}", err.len(), short(&err)));
     }
     match refused_with {
-        Some(text) if !err.contains(text) => {
-            Some(format!("no `{text}` in: {} {}", short(&err), short(&out)))
-        }
+        Some(text) if !err.contains(text) => Some(format!("no `{text}` in: {} {}", short(&err), short(&out))),
         _ => None,
     }
 }

@@ -111,7 +111,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 1e9);
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected a number of seconds, as 0.5 or 60".to_owned())
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "expected a number of seconds, as 0.5 or 60".to_owned())
 }
 
 #[cfg(test)]

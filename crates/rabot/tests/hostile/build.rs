@@ -81,7 +81,10 @@ pub fn tensor_bool(name: &str, value: bool) -> TensorProto {
 pub fn value(name: &str, elem_type: i32, dims: &[&str]) -> ValueInfoProto {
     let dim = |text: &&str| {
         let named = || DimensionValue::DimParam((*text).to_owned());
-        Dimension { value: Some(text.parse().map_or_else(|_| named(), DimensionValue::DimValue)), ..Dimension::default() }
+        Dimension {
+            value: Some(text.parse().map_or_else(|_| named(), DimensionValue::DimValue)),
+            ..Dimension::default()
+        }
     };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
     let tensor = TensorType { elem_type, shape: Some(shape) };

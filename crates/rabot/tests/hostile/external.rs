@@ -114,7 +114,8 @@ fn large_model(folder: &Path) {
         // No two weights are equal.
         file.write_all_at(&(at as f32 + 1.0).to_le_bytes(), (at * bytes) as u64).unwrap();
         let offset = (at * bytes).to_string();
-        let entry = |key: &str, value: &str| StringStringEntryProto { key: key.to_owned(), value: value.to_owned() };
+        let entry =
+            |key: &str, value: &str| StringStringEntryProto { key: key.to_owned(), value: value.to_owned() };
         tensors.push(TensorProto {
             external_data: vec![
                 entry("location", "weights"),
