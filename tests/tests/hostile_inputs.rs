@@ -45,6 +45,7 @@ fn scalar(value: i64) -> Tensor {
     numbers(&[], &[value])
 }
 
+// tidy: long, because it is a table.
 fn cases() -> Vec<Case> {
     let x = || floats(&[3, 4]);
     let f = |value: f64| Tensor::from_f64s(DType::F32, &[], &[value]);
