@@ -14,8 +14,8 @@ mod elementwise;
 mod gather;
 mod generate;
 mod image;
-mod inverse;
 mod index;
+mod inverse;
 mod linear_attention;
 mod lp_pool;
 mod matmul;
@@ -57,11 +57,11 @@ pub use dropout::Dropout;
 pub use gather::Gather;
 pub use generate::{ConstantOfShape, Range};
 pub use image::{ImageDecoder, PixelFormat};
-pub use inverse::Inverse;
 pub use index::{
     Col2Im, Compress, Cumulate, GatherElements, GatherNd, Reduction, ReverseSequence, ScatterElements,
     ScatterNd, TensorScatter,
 };
+pub use inverse::Inverse;
 pub use linear_attention::LinearAttention;
 pub use lp_pool::LpPool;
 pub use matmul::{Gemm, MatMul};
@@ -79,8 +79,11 @@ pub use reduce::{ArgReduce, Reduce, ReduceOp};
 pub use reshape::{Expand, Flatten, Identity, Reshape, Shape, Squeeze, Transpose, Unsqueeze};
 pub use resize::Resize;
 pub use search::{Det, NonMaxSuppression, NonZero, TopK, Unique};
-pub use sequence::{ConcatFromSequence, Optional, OptionalGetElement, OptionalHasElement, Sequence, SequenceOp, SplitToSequence};
 pub use select::{Clip, Where};
+pub use sequence::{
+    ConcatFromSequence, Optional, OptionalGetElement, OptionalHasElement, Sequence, SequenceOp,
+    SplitToSequence,
+};
 pub use signal::{Dft, MelWeightMatrix, SignalWindow, Stft, WindowKind};
 pub use slice::{Concat, Slice, Split};
 pub use softmax::Softmax;

@@ -12,7 +12,7 @@ mod reduce;
 
 use crate::interp::{self, Tensors};
 use crate::text::random_tensor;
-use crate::{Dim, DimError, Graph, Value};
+use crate::{Datum, Dim, DimError, Graph, Value};
 use builder::Builder;
 use rabot_tensor::{DType, Tensor};
 use std::cell::RefCell;
@@ -255,6 +255,9 @@ fn check_value(
 ) -> Option<String> {
     let fact = graph.fact(value);
     let wrong = || Some(format!("is {}{:?}, inferred {}", tensor.dtype(), tensor.shape(), fact.ty));
+    if !fact.ty.is_tensor() {
+        return if Datum::Tensor(tensor.clone()).fits(&fact.ty) { None } else { wrong() };
+    }
     if tensor.dtype() != fact.dtype() || tensor.rank() != fact.rank() {
         return wrong();
     }

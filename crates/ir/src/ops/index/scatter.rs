@@ -120,7 +120,10 @@ mod tests {
     fn strings_are_not_reduced() {
         let data = fact(DType::String, &["n", "4"]);
         let indices = fact(DType::I64, &["n", "2"]);
-        assert_eq!(inferred(&op("none"), &[&data, &indices, &fact(DType::String, &["n", "2"])]), "string[n,4]");
+        assert_eq!(
+            inferred(&op("none"), &[&data, &indices, &fact(DType::String, &["n", "2"])]),
+            "string[n,4]"
+        );
         assert!(inferred(&op("add"), &[&data, &indices, &data]).contains("reduction"));
     }
 }

@@ -121,7 +121,8 @@ impl OpDef for Sequence {
 
     fn eval_data(&self, inputs: &[Option<&Datum>]) -> Result<Vec<Datum>, OpError> {
         let operand = |slot: usize| inputs.get(slot).copied().flatten();
-        let value = |slot: usize| operand(slot).cloned().ok_or(OpError::MissingInput { slot, name: "tensor" });
+        let value =
+            |slot: usize| operand(slot).cloned().ok_or(OpError::MissingInput { slot, name: "tensor" });
         let result = match self.op {
             SequenceOp::Empty(_) => Datum::sequence(Vec::new()),
             SequenceOp::Construct => {

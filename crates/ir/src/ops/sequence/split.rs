@@ -158,7 +158,8 @@ impl OpDef for ConcatFromSequence {
         let values = list(0, inputs.first().copied().flatten())?;
         let tensors: Option<Vec<&Tensor>> = values.iter().map(Datum::tensor).collect();
         let tensors = tensors.filter(|tensors| !tensors.is_empty());
-        let tensors = tensors.ok_or_else(|| OpError::Value("the sequence has no tensors to join".to_owned()))?;
+        let tensors =
+            tensors.ok_or_else(|| OpError::Value("the sequence has no tensors to join".to_owned()))?;
         let rank = tensors[0].rank() + usize::from(self.new_axis);
         let axis = normalize_axis(self.axis, rank)? as i64;
         let joined = if self.new_axis {
