@@ -98,9 +98,8 @@ impl<'a> Importer<'a> {
         };
         let label = format!("{label}/{attribute}");
         let captured = captures(proto).into_iter();
-        let mut inner = Body::default();
-        inner.values =
-            captured.filter_map(|name| body.values.get(name).map(|known| (name, *known))).collect();
+        let values = captured.filter_map(|name| body.values.get(name).map(|known| (name, *known))).collect();
+        let mut inner = Body { values, ..Body::default() };
         inner.values.insert(&input.name, Known::Value(value));
         let env = Env { opsets: env.opsets.clone(), attrs: env.attrs.clone(), prefix: format!("{label}/") };
         self.nested(&label, |importer| {

@@ -71,7 +71,7 @@ impl<'a> Importer<'a> {
     ) -> Result<Option<Vec<Option<Value>>>, Failure> {
         if proto.input.len() != own.len() {
             let text = format!("the body has {} inputs, expected {}", proto.input.len(), own.len());
-            return Err(ImportError::from(invalid(node, text)).into());
+            return Err(invalid(node, text).into());
         }
         let names = captures(proto);
         let carried = op.carried();

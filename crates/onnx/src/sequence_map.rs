@@ -62,7 +62,8 @@ impl<'a> Importer<'a> {
     fn element_dtypes(&self, proto: &GraphProto) -> Result<Vec<DType>, Failure> {
         let dtype = |output: &crate::wire::ValueInfoProto| {
             let ty = value_type(&output.name, output.r#type.as_ref(), self.limits);
-            let ty = ty.map_err(|problem| Failure::unsupported(format!("output `{}`: {problem}", output.name)))?;
+            let ty =
+                ty.map_err(|problem| Failure::unsupported(format!("output `{}`: {problem}", output.name)))?;
             match ty.form {
                 Form::Tensor | Form::Unranked => Ok(ty.dtype),
                 _ => Err(Failure::unsupported(format!("a body that gives {ty}"))),

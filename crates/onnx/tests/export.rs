@@ -92,26 +92,58 @@ fn assert_same(graph: &Graph, other: &Graph, what: &str) {
     assert!(left == right, "{what}: before\n{}\nafter\n{}", text::print(&left), text::print(&right));
 }
 
+/// Golden files with ops that the importer composes of others where it can, and with a body of a loop that gives out what
+/// it takes in, of which a file has a copy.
+const COMPOSED: [&str; 2] = ["loop_grows.rbt", "signal.rbt"];
+
+/// Names of all ops of a graph and those in it, sorted, but those of constants.
+fn ops(graph: &Graph) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for op in graph.node_ids().map(|id| &graph.node(id).op).filter(|op| op.name() != "Constant") {
+        names.push(op.name());
+        op.regions().into_iter().for_each(|(_, region)| names.extend(ops(region)));
+    }
+    names.sort_unstable();
+    names
+}
+
 #[test]
 fn what_golden_files_hold_comes_back() {
     let mut count = 0;
+    let mut composed = Vec::new();
     for entry in fs::read_dir(root("golden/ops")).unwrap() {
         let path = entry.unwrap().path();
         let graph = text::parse(&fs::read_to_string(&path).unwrap()).unwrap();
         let model = Model::of_graph(graph);
         for options in [at(28), ExportOptions::default()] {
             let what = format!("{} in {:?}", path.display(), options.opset);
-            let written = bytes(&model, &options).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let written = match bytes(&model, &options) {
+                // Tree ensembles of both kinds are in no version together.
+                Err(error) if path.ends_with("trees.rbt") => {
+                    assert!(error.to_string().contains("deprecated since 5"), "{error}");
+                    continue;
+                }
+                written => written.unwrap_or_else(|error| panic!("{what}: {error}")),
+            };
             let read = import_bytes(written.into(), None, &Limits::default());
             let read = read.unwrap_or_else(|error| panic!("{what}: {error}"));
             // Older operator sets have attributes for operands, of which each node gets a constant of its own.
-            if options.opset.is_some() {
-                assert_same(&model.graph, &read.graph, &what);
+            if options.opset.is_none() {
+                continue;
+            }
+            // What the importer composes of other ops does not come back as it was, and then stays as it is.
+            let is_composed = ops(&model.graph) != ops(&read.graph);
+            composed.extend(is_composed.then(|| path.file_name().unwrap().to_string_lossy().into_owned()));
+            match is_composed {
+                true => assert_same(&read.graph, &again(&read, &options).graph, &what),
+                false => assert_same(&model.graph, &read.graph, &what),
             }
         }
         count += 1;
     }
     assert!(count > 40, "{count}");
+    composed.sort();
+    assert_eq!(composed, COMPOSED);
 }
 
 #[test]

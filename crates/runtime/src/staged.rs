@@ -135,7 +135,7 @@ impl Runner<'_, '_> {
             op @ (Op::Loop(_) | Op::Scan(_)) => {
                 let mut rounds = Rounds::new(op, &borrowed).map_err(|e| failed(e.to_string()))?;
                 drop(borrowed);
-                while let Some(inputs) = rounds.next().map_err(|e| failed(e.to_string()))? {
+                while let Some(inputs) = rounds.start().map_err(|e| failed(e.to_string()))? {
                     let results = self.run(&regions[0], inputs, symbols.clone())?;
                     rounds.finish(results).map_err(|e| failed(e.to_string()))?;
                 }

@@ -17,9 +17,9 @@ fn dropout(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     draft.check_attrs(&["seed"])?;
     draft.check_inputs(3)?;
     let data = draft.operand(0, "data")?;
-    let is_zero = |slot: usize| match draft.fact(slot) {
-        None => None,
-        Some(fact) => Some(fact.constant.as_ref().is_some_and(|t| t.to_f64s().iter().all(|&v| v == 0.0))),
+    let is_zero = |slot: usize| {
+        let zeros = |t: &Tensor| t.to_f64s().iter().all(|&v| v == 0.0);
+        draft.fact(slot).map(|fact| fact.constant.as_ref().is_some_and(zeros))
     };
     // No training is the default; a ratio of 0 drops nothing.
     if is_zero(2).unwrap_or(true) || is_zero(1).unwrap_or(false) {

@@ -87,7 +87,7 @@ impl Exported {
 /// **Errors**: a node has no form in the operator set, or two inputs or outputs have the same name.
 pub fn export(model: &Model, options: &ExportOptions, location: &str) -> Result<Exported, ExportError> {
     let schemas = Schemas::new();
-    let mut versions = versions(model, options, &schemas)?;
+    let mut versions = versions(model, options)?;
     let body = loop {
         match Emitter::new(model, &schemas, &versions).main() {
             Ok(body) => break body,
@@ -129,11 +129,7 @@ fn alignment(bytes: usize) -> u64 {
 /// The versions to begin with: what the model has, for all domains that it needs.
 ///
 /// **Errors**: there is no such version.
-fn versions(
-    model: &Model,
-    options: &ExportOptions,
-    schemas: &Schemas,
-) -> Result<IndexMap<String, i64>, ExportError> {
+fn versions(model: &Model, options: &ExportOptions) -> Result<IndexMap<String, i64>, ExportError> {
     let (oldest, newest) = (OLDEST_WRITTEN_OPSET, NEWEST_OPSET);
     if let Some(asked) = options.opset.filter(|asked| !(oldest..=newest).contains(asked)) {
         return Err(ExportError::Opset { asked, oldest, newest });
@@ -147,8 +143,8 @@ fn versions(
             versions.insert(domain.clone(), *version);
         }
     }
-    let known = |domain: &str| if schemas.has_domain(domain) { schemas.newest(domain) } else { 1 };
-    versions.extend(used.into_iter().map(|domain| (domain.to_owned(), known(domain))));
+    // The first version of any other; a node that needs a later one raises it.
+    versions.extend(used.into_iter().map(|domain| (domain.to_owned(), 1)));
     let own = model.opsets.get("").copied().unwrap_or(DEFAULT_OPSET);
     versions.insert(String::new(), options.opset.unwrap_or(own.clamp(oldest, newest)));
     Ok(versions)

@@ -199,9 +199,7 @@ impl Scopes {
             let node = graph.node(id);
             for (slot, output) in node.outputs.iter().enumerate() {
                 let value = Value { node: id, slot: slot as u32 };
-                if !names.values.contains_key(&value) {
-                    names.values.insert(value, self.unique(&output.name));
-                }
+                names.values.entry(value).or_insert_with(|| self.unique(&output.name));
             }
             let name = names.of(Value { node: id, slot: 0 });
             if let (Op::Constant(tensor), Some(scope)) = (&node.op, self.0.last_mut())

@@ -52,8 +52,8 @@ fn bools_become_0_or_1() {
 #[test]
 fn counts_and_dims_are_checked() {
     let huge = proto(1, &[1 << 40, 1 << 40]);
-    assert!(read(&huge).unwrap_err().contains("tensor_bytes"));
-    assert!(read(&proto(1, &[1 << 40, 1 << 40, 0])).unwrap_err().contains("tensor_bytes"));
+    assert!(read(&huge).unwrap_err().contains("--max-tensor-bytes"));
+    assert!(read(&proto(1, &[1 << 40, 1 << 40, 0])).unwrap_err().contains("--max-tensor-bytes"));
     assert!(read(&proto(1, &[-1])).unwrap_err().contains("negative"));
     assert!(read(&proto(1, &[1; 65])).unwrap_err().contains("rank"));
     assert_eq!(read(&proto(1, &[4])).unwrap_err(), "tensor `t`: f32[4] needs 4 values of data, found 0");
@@ -93,5 +93,5 @@ fn sparse_tensors_become_dense() {
     assert!(sparse(&[2, 2], &[0, 2], &[1, 2], &[5.0]).unwrap_err().contains("out of range"));
     assert!(sparse(&[2, 2], &[-1], &[1], &[5.0]).unwrap_err().contains("out of range"));
     assert!(sparse(&[2, 2], &[0], &[1], &[5.0, 6.0]).unwrap_err().contains("expected [2] or"));
-    assert!(sparse(&[1 << 20], &[0], &[1], &[5.0]).unwrap_err().contains("sparse_bytes"));
+    assert!(sparse(&[1 << 20], &[0], &[1], &[5.0]).unwrap_err().contains("--max-sparse-bytes"));
 }

@@ -190,7 +190,7 @@ fn leave(fact: &Fact, outer: &HashSet<Arc<str>>, cx: &mut InferCx) -> Fact {
 /// Evaluates a loop or scan with the interpreter.
 pub(super) fn eval_rounds(op: &Op, inputs: &[Option<&Datum>]) -> Result<Vec<Datum>, OpError> {
     let mut rounds = Rounds::new(op, inputs)?;
-    while let Some(operands) = rounds.next()? {
+    while let Some(operands) = rounds.start()? {
         let results = eval_region(rounds.body(), &operands)?;
         rounds.finish(results)?;
     }

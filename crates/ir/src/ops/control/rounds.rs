@@ -111,7 +111,7 @@ impl<'a> Rounds<'a> {
     /// The body's operands in the next round, if there is one.
     ///
     /// **Errors**: there were more than [`MAX_TRIPS`] rounds.
-    pub fn next(&mut self) -> Result<Option<Vec<Option<Datum>>>, OpError> {
+    pub fn start(&mut self) -> Result<Option<Vec<Option<Datum>>>, OpError> {
         if !self.goes_on || self.trips.is_some_and(|trips| self.round >= trips) {
             return Ok(None);
         }

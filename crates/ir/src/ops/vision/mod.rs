@@ -32,8 +32,11 @@ fn inside(at: f64, size: usize) -> Option<usize> {
     (at >= 0.0 && at < size as f64).then_some(at as usize)
 }
 
-/// Offsets into a plane and their weights, of taps along each axis.
-fn products(taps: &[(usize, &[(Option<usize>, f64)])]) -> Vec<(usize, f64)> {
+/// Indices along an axis, where they are inside, and their weights.
+type Taps<'a> = &'a [(Option<usize>, f64)];
+
+/// Offsets into a plane and their weights, of taps along each axis, whose sizes come with them.
+fn products(taps: &[(usize, Taps<'_>)]) -> Vec<(usize, f64)> {
     let mut all = vec![(0, 1.0)];
     for (size, axis) in taps {
         let one = |&(offset, weight): &(usize, f64)| {

@@ -56,19 +56,39 @@ fn lstm_of(draft: Draft<'_>, bytes: bool) -> Result<Converted, Failure> {
     let coupled = draft.flag("input_forget", false)?;
     layer(
         draft,
-        &Kind { gates: 4, defaults: &["Sigmoid", "Tanh", "Tanh"], has_cell: true, coupled, late: false, bytes },
+        &Kind {
+            gates: 4,
+            defaults: &["Sigmoid", "Tanh", "Tanh"],
+            has_cell: true,
+            coupled,
+            late: false,
+            bytes,
+        },
     )
 }
 
 fn gru(draft: Draft<'_>) -> Result<Converted, Failure> {
     draft.check_attrs(&[COMMON.as_slice(), &["linear_before_reset"]].concat())?;
     let late = draft.int_attr("linear_before_reset", 0)? != 0;
-    layer(draft, &Kind { gates: 3, defaults: &["Sigmoid", "Tanh"], has_cell: false, coupled: false, late, bytes: false })
+    layer(
+        draft,
+        &Kind {
+            gates: 3,
+            defaults: &["Sigmoid", "Tanh"],
+            has_cell: false,
+            coupled: false,
+            late,
+            bytes: false,
+        },
+    )
 }
 
 fn rnn(draft: Draft<'_>) -> Result<Converted, Failure> {
     draft.check_attrs(&COMMON)?;
-    layer(draft, &Kind { gates: 1, defaults: &["Tanh"], has_cell: false, coupled: false, late: false, bytes: false })
+    layer(
+        draft,
+        &Kind { gates: 1, defaults: &["Tanh"], has_cell: false, coupled: false, late: false, bytes: false },
+    )
 }
 
 /// What tells the three layers apart.
