@@ -15,8 +15,11 @@ use rabot::rewrite::{Exactness, PassCx};
 use rabot::{DType, Options, Profile, Program, Session, Tensor, npz};
 use rabot_filetest::difference;
 
+/// Does something with bytes; panics where that goes wrong.
+pub type Target = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("wire", wire),
     ("import", import),
     ("compile", compile),

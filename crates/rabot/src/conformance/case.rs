@@ -56,8 +56,8 @@ pub enum ConformanceError {
     Value {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        error: ImportError,
+        /// What is wrong; boxed, since a result is as large as its error.
+        error: Box<ImportError>,
     },
 }
 
@@ -216,5 +216,5 @@ fn read_values(
 fn read_value(path: &Path, ty: &ValueType, name: &str, limits: &Limits) -> Result<Datum, ConformanceError> {
     let bytes = fs::read(path).map_err(|error| read_error(path, error))?;
     read_datum(bytes.into(), ty, name, limits)
-        .map_err(|error| ConformanceError::Value { path: path.to_owned(), error })
+        .map_err(|error| ConformanceError::Value { path: path.to_owned(), error: Box::new(error) })
 }
