@@ -35,7 +35,7 @@ pub(crate) struct GoldenArgs {
 
 #[derive(Debug, Subcommand)]
 enum GoldenCommand {
-    Record(RecordArgs),
+    Record(Box<RecordArgs>),
     Check(CheckArgs),
 }
 
