@@ -59,7 +59,7 @@ fn counts_and_dims_are_checked() {
     assert_eq!(read(&proto(1, &[4])).unwrap_err(), "tensor `t`: f32[4] needs 4 values of data, found 0");
     let short = TensorProto { raw_data: Some(Bytes::from_static(&[0; 3])), ..proto(1, &[1]) };
     assert_eq!(read(&short).unwrap_err(), "tensor `t`: f32[1] needs 4 bytes of data, found 3");
-    assert!(read(&proto(14, &[])).unwrap_err().contains("COMPLEX64"));
+    assert!(read(&proto(99, &[])).unwrap_err().contains("code 99"));
     assert_eq!(read(&proto(1, &[0, 3])).unwrap().shape(), [0, 3]);
     let text = TensorProto { string_data: vec![Bytes::from_static(&[0xff])], ..proto(8, &[1]) };
     assert!(read(&text).unwrap_err().contains("UTF-8"));
