@@ -116,8 +116,8 @@ impl Tensor {
         Tensor { dtype: DType::String, shape: shape.to_vec(), data: Data::Strings(values.into()) }
     }
 
-    /// A tensor of any numeric dtype from f64 values, each rounded (floats) or saturated (integers). Of complex dtypes
-    /// the values are the real parts, and the others 0.
+    /// A tensor of any dtype from f64 values, each rounded (floats), saturated (integers) or as text (strings). Of complex
+    /// dtypes the values are the real parts, and the others 0.
     pub fn from_f64s(dtype: DType, shape: &[usize], values: &[f64]) -> Self {
         fn cast<T: Element>(shape: &[usize], values: &[f64]) -> Tensor {
             Tensor::from_vec(shape, values.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>())
@@ -159,7 +159,8 @@ impl Tensor {
                 let format = ShortFloat::of(dtype);
                 Self::bytes_of(dtype, shape, values, |v| format.map_or(0, |f| f.encode(v, true)))
             }
-            DType::String => panic!("from_f64s cannot make strings"),
+            // Whoever computes with them refuses the dtype, by the name of the node.
+            DType::String => Self::from_strings(shape, values.iter().map(ToString::to_string).collect()),
         }
     }
 
