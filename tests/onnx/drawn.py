@@ -14,7 +14,7 @@ INTS = SIGNED + UNSIGNED
 NUMBERS = FLOATS + INTS
 ALL = NUMBERS + ["bool"]
 
-OPSET = {"": 25, "ai.onnx.ml": 5}
+OPSET = {"": 28, "ai.onnx.ml": 5}
 
 
 class Unfit(Exception):

@@ -711,6 +711,25 @@ def quantize(draw, op):
     return Node(op, [x, scale, zero], params=[1, 2], axis=axis)
 
 
+@ops("QLinearMatMul", "QLinearConv")
+def quantized_product(draw, op):
+    left, right, result = (draw.of(["int8", "uint8"]) for _ in range(3))
+    scale = lambda count=(): draw.array("float32", count, 0.01, 0.1)
+    zero = lambda dtype: draw.array(dtype, [], -9, 9)
+    if op == "QLinearMatMul":
+        m, k, n = (draw.int(1, 6) for _ in range(3))
+        x, w = draw.array(left, [m, k], -128, 255), draw.array(right, [k, n], -128, 255)
+        inputs = [x, scale(), zero(left), w, scale(), zero(right), scale(), zero(result)]
+        return Node(op, inputs, params=[1, 2, 3, 4, 5, 6, 7])
+    spatial = [draw.int(3, 6), draw.int(3, 6)]
+    kernel, strides, dilations, pads = window(draw, spatial)
+    x, outer = draw.array(left, [1, 2, *spatial], -128, 255), draw.int(1, 3)
+    w = draw.array(right, [outer, 2, *kernel], -128, 255)
+    bias = draw.maybe(draw.array("int32", [outer], -500, 500))
+    inputs = [x, scale(), zero(left), w, scale(), zero(right), scale(), zero(result), bias]
+    return Node(op, inputs, params=[1, 2, 3, 4, 5, 6, 7, 8], pads=pads, strides=strides, dilations=dilations)
+
+
 @ops("DynamicQuantizeLinear")
 def dynamic_quantize(draw, op):
     return Node(op, [draw.array("float32", draw.shape(1, 3, zero=0), draw.of([-4, 1]), draw.of([4, 8]))], outputs=3)
@@ -746,7 +765,11 @@ def resize(draw, op):
         attrs["nearest_mode"] = draw.of(["round_prefer_floor", "floor", "ceil", "round_prefer_ceil"])
     else:
         attrs["antialias"] = draw.maybe(draw.int(0, 1), 0.3)
-    return Node(op, [draw.array("float32", shape), None, None, sizes], fixed=[3], **attrs)
+    x = draw.array("float32", shape)
+    if draw.chance(0.3):
+        factors = np.array([1, 1, draw.int(1, 3), draw.int(1, 3)], dtype=np.float32)
+        return Node(op, [x, None, factors], params=[2], **attrs)
+    return Node(op, [x, None, None, sizes], fixed=[3], **attrs)
 
 
 @ops("GridSample")

@@ -35,15 +35,26 @@ RULES = [
     ("Gelu", is_double, "loses digits of large negative numbers"),
 ]
 
+# Operator, the operator set from which on this no longer holds, and why the evaluator is no judge of older nodes.
+OLDER = [
+    ("BatchNormalization", 14, "mixes in the statistics of the batch, as in training"),
+    ("GridSample", 20, "takes the names of modes that came later"),
+    ("Hardmax", 13, "takes one axis, not all from it on"),
+    ("LogSoftmax", 13, "takes one axis, not all from it on"),
+    ("Softmax", 13, "takes one axis, not all from it on"),
+]
+
 # Operator, and a part of what rabot says of models that it refuses.
 LIMITS = [
     ("Squeeze", "may be 1; give the axes"),
 ]
 
 
-def known(node):
-    """Why the evaluator is no judge of this node, or None."""
-    return next((reason for op, applies, reason in RULES if op == node.op and applies(node)), None)
+def known(node, opset):
+    """Why the evaluator is no judge of this node, or None. `opset` is None for the newest operator set."""
+    older = (why for op, before, why in OLDER if op == node.op and opset is not None and opset < before)
+    reasons = (why for op, applies, why in RULES if op == node.op and applies(node))
+    return next(older, None) or next(reasons, None)
 
 
 def is_limit(op, reason):
