@@ -170,7 +170,10 @@ fn has_others(ty: &ValueType, known: &Symbols) -> bool {
 fn staged(graph: &Graph, target: Target<'_>, known: &Symbols) -> Result<Staged, PlanError> {
     let order = graph.topological()?;
     let dynamic = dynamic_nodes(graph, &order, known);
-    if dynamic.is_empty() && graph.inputs().iter().all(|&id| in_kernels(&graph.node(id).outputs[0].fact.ty)) {
+    // Inputs and constants may be given out as they are.
+    let inputs = graph.inputs().iter().map(|&id| &graph.node(id).outputs[0].fact.ty);
+    let outputs = graph.outputs().iter().map(|output| &graph.fact(output.value).ty);
+    if dynamic.is_empty() && inputs.chain(outputs).all(in_kernels) {
         let whole = whole(graph, target, known)?;
         return Ok(whole);
     }
