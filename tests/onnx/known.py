@@ -18,6 +18,15 @@ def at_the_end(node):
     return position is not None and position == len(values)
 
 
+def uneven_pads(node):
+    pads = node.attrs.get("pads", [])
+    return pads[: len(pads) // 2] != pads[len(pads) // 2 :]
+
+
+def ends_before_the_start(node):
+    return node.attrs.get("end", 0) < -node.inputs[0].ndim
+
+
 # Operator, a function that is true for nodes of which the evaluator cannot be the judge, and why.
 RULES = [
     ("AveragePool", lambda node: node.attrs.get("ceil_mode"), "divides by the wrong count in the last windows"),
@@ -27,10 +36,12 @@ RULES = [
     ("LRN", lambda node: node.inputs[0].shape[0] != node.inputs[0].shape[1], "sums as many channels as the batch has images"),
     ("LpNormalization", lambda node: node.attrs["p"] == 1, "sums elements, not their sizes"),
     ("LpNormalization", lambda node: node.attrs["axis"] == 0, "takes axis 0 to be the default"),
+    ("MaxPool", uneven_pads, "pads both ends alike"),
     ("Normalizer", lambda node: node.attrs["norm"] == "MAX", "divides by the largest size, not by the maximum"),
     ("Normalizer", lambda node: not np.all(np.any(node.inputs[0], axis=1)), "divides by 1e-30 where it would be 0"),
     ("ReduceSumSquare", narrow_integers, "gives i64 for narrower integers"),
     ("SequenceInsert", at_the_end, "takes the end to be the beginning"),
+    ("Shape", ends_before_the_start, "counts an end before the first dim from the last one again"),
     ("Unique", lambda node: not node.attrs["sorted"], "takes elements of axis 0, whichever the axis is"),
     ("Gelu", is_double, "loses digits of large negative numbers"),
 ]

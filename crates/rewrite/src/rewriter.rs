@@ -294,12 +294,14 @@ fn apply(
     let matched = matched.join(" + ");
     graph.replace_value(old, new);
     let root = graph.node(found.root).clone();
+    // Where nobody uses the root, what takes its place goes with it.
+    let name = graph.value_name(new).clone();
     remove_dead(graph, found.root);
     let detail = if added.contains(&new.node) && new.slot == 0 {
         take_place(graph, new.node, &root);
         format!("{matched} → {}", graph.node(new.node).op.name())
     } else {
-        format!("{matched} → `{}`", graph.value_name(new))
+        format!("{matched} → `{name}`")
     };
     added.iter().rev().for_each(|&id| remove_dead(graph, id));
     Ok(detail)

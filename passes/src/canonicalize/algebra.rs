@@ -250,6 +250,12 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_uses_goes_with_its_operands() {
+        let unused = "%3 = Shape(%0)\n%4 = Constant [1] : i64[1]\n%5 = Mul(%3, %4)\noutput \"o\" = %0";
+        assert_eq!(left(unused), 0);
+    }
+
+    #[test]
     fn projections_and_involutions() {
         assert_eq!(left("%3 = Neg(%0)\n%4 = Neg(%3)\noutput \"o\" = %4"), 0);
         assert_eq!(left("%3 = Not(%2)\n%4 = Not(%3)\noutput \"o\" = %4"), 0);
