@@ -63,23 +63,7 @@ impl<'a> Importer<'a> {
             _ if !known => return Err(unknown_op(domain, &node.op_type)),
             _ => {}
         }
-        let mut inputs = Vec::with_capacity(node.input.len());
-        for slot in 0..node.input.len() {
-            inputs.push(match operand(body, node, slot)? {
-                Known::Value(value) => Some(value),
-                Known::Absent => None,
-                Known::Poisoned => return Err(Failure::Poisoned),
-            });
-        }
-        while inputs.last() == Some(&None) {
-            inputs.pop();
-        }
-        for name in differentiated(node) {
-            match body.values.get(name) {
-                Some(Known::Value(value)) => inputs.push(Some(*value)),
-                _ => return Err(Failure::Poisoned),
-            }
-        }
+        let inputs = operands(body, node)?;
         let attrs = self.attributes(node, env)?;
         let source = format!("{}{}", env.prefix, node_label(node));
         let draft = Draft {
@@ -231,6 +215,28 @@ pub(crate) fn resolved_attributes<'a>(
         }
     }
     Ok(attributes)
+}
+
+/// The node's operands, without absent ones at the end; then what its attributes name.
+fn operands(body: &Body<'_>, node: &NodeProto) -> Result<Vec<Option<Value>>, Failure> {
+    let mut inputs = Vec::with_capacity(node.input.len());
+    for slot in 0..node.input.len() {
+        inputs.push(match operand(body, node, slot)? {
+            Known::Value(value) => Some(value),
+            Known::Absent => None,
+            Known::Poisoned => return Err(Failure::Poisoned),
+        });
+    }
+    while inputs.last() == Some(&None) {
+        inputs.pop();
+    }
+    for name in differentiated(node) {
+        match body.values.get(name) {
+            Some(Known::Value(value)) => inputs.push(Some(*value)),
+            _ => return Err(Failure::Poisoned),
+        }
+    }
+    Ok(inputs)
 }
 
 /// What the node's input at `slot` stands for.

@@ -104,17 +104,7 @@ impl<'a> Importer<'a> {
             };
             inner.values.insert(&input.name, Known::Value(value));
         }
-        for name in captures(proto) {
-            let known = match body.values.get(name) {
-                Some(Known::Value(value)) => Known::Value(match &graph.node(value.node).op {
-                    Op::Constant(tensor) => round.add_constant(graph.value_name(*value), tensor.clone()),
-                    _ => round.add_input(graph.value_name(*value), graph.fact(*value).clone()),
-                }),
-                Some(other) => *other,
-                None => continue,
-            };
-            inner.values.insert(name, known);
-        }
+        capture(graph, body, proto, &mut round, &mut inner);
         let prefix = format!("{label}/");
         let inner_env = Env { opsets: env.opsets.clone(), attrs: env.attrs.clone(), prefix };
         let outputs = proto.output.iter().map(|output| output.name.as_str());
@@ -134,5 +124,26 @@ impl<'a> Importer<'a> {
             round.add_output(&format!("{label}.longer{slot}"), value);
         }
         Ok(round)
+    }
+}
+
+/// What the body takes from outside, as inputs and constants of the round.
+fn capture<'a>(
+    graph: &Graph,
+    body: &Body<'a>,
+    proto: &'a GraphProto,
+    round: &mut Graph,
+    inner: &mut Body<'a>,
+) {
+    for name in captures(proto) {
+        let known = match body.values.get(name) {
+            Some(Known::Value(value)) => Known::Value(match &graph.node(value.node).op {
+                Op::Constant(tensor) => round.add_constant(graph.value_name(*value), tensor.clone()),
+                _ => round.add_input(graph.value_name(*value), graph.fact(*value).clone()),
+            }),
+            Some(other) => *other,
+            None => continue,
+        };
+        inner.values.insert(name, known);
     }
 }

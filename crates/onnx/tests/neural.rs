@@ -52,9 +52,8 @@ fn batches_are_normalized_by_their_own_statistics_when_training() {
     let old = node("BatchNormalization", &["x", "s", "b", "m", "v"], &["n", "o", "p", "y"]);
     close(&run_on(7, old.clone(), FOUR, &constants), &[2.0, 20.0]);
     let tested = with(old, int("is_test", 1));
-    assert!(
-        !refused(&single(6, &["x", "s", "b", "m", "v"].map(|n| value(n, FLOAT, "2")), tested)).is_empty()
-    );
+    let inputs = ["x", "s", "b", "m", "v"].map(|n| value(n, FLOAT, if n == "x" { "3,2" } else { "2" }));
+    assert!(!refused(&single(6, &inputs, tested)).is_empty());
 }
 
 #[test]

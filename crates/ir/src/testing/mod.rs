@@ -134,6 +134,11 @@ pub fn random_graph(seed: u64, size: usize) -> (Graph, Tensors) {
     random_graph_from(seed, size, &all)
 }
 
+/// Names of the ops that random graphs are made of, besides inputs, constants and conditionals: those with kernels.
+pub fn drawn_ops() -> impl Iterator<Item = &'static str> {
+    include_str!("drawn.txt").lines()
+}
+
 /// As [`random_graph`], with the ops named here only (and those that recipes need around them).
 ///
 /// **Panics** as [`random_graph`], and if a name is no op of a recipe.

@@ -2,9 +2,43 @@
 
 use super::Lowering;
 use crate::{HostCall, HostFn, Step};
-use rabot_ir::{NodeId, Value};
+use rabot_ir::{NodeId, Op, Value};
 use rabot_tensor::{DType, Tensor};
 use std::sync::Arc;
+
+/// Why a pool that gives places runs on the host.
+pub(super) const MAXIMA: &str = "places of maxima are found on the host";
+
+/// Why an op that has no kernel runs on the host.
+pub(super) fn reason(op: &Op) -> &'static str {
+    match op {
+        Op::Random(_) | Op::Multinomial(_) | Op::Dropout(_) => "random numbers are drawn on the host",
+        Op::Dft(_) | Op::Stft(_) => "transforms of unknown length run on the host",
+        Op::Inverse(_) => "matrices are inverted on the host",
+        Op::ImageDecoder(_) => "images are decoded on the host",
+        Op::SignalWindow(_) | Op::MelWeightMatrix(_) => "sizes are read on the host",
+        Op::BitCast(_) => "bits are read as another dtype on the host",
+        Op::LpPool(_) => "norms of windows are computed on the host",
+        Op::LinearAttention(_) | Op::Cumulate(_) | Op::Det(_) => "each result depends on the one before",
+        Op::DeformConv(_) | Op::GridSample(_) | Op::MaxUnpool(_) | Op::MaxRoiPool(_) | Op::RoiAlign(_) => {
+            "images are read at computed places on the host"
+        }
+        Op::Shape(_) | Op::ArgReduce(_) => "index searches run on the host",
+        Op::GatherElements(_) | Op::GatherNd(_) | Op::ScatterElements(_) | Op::ScatterNd(_) => {
+            "elements at computed places are moved on the host"
+        }
+        Op::TensorScatter(_) | Op::Compress(_) | Op::ReverseSequence(_) | Op::Col2Im(_) => {
+            "elements at computed places are moved on the host"
+        }
+        Op::TopK(_) | Op::NonZero(_) | Op::Unique(_) | Op::NonMaxSuppression(_) => "searches run on the host",
+        Op::TreeClassifier(_) | Op::TreeRegressor(_) | Op::TreeEnsemble(_) => "trees are walked on the host",
+        Op::SvmClassifier(_) | Op::SvmRegressor(_) => "support vectors are compared on the host",
+        Op::LabelEncoder(_) | Op::OneHotEncoder(_) | Op::TfIdfVectorizer(_) => {
+            "values are looked up on the host"
+        }
+        _ => "no kernel computes it",
+    }
+}
 
 impl Lowering<'_, '_, '_> {
     /// Plans a node as a call of its reference evaluation. `rabot explain` shows the reason.

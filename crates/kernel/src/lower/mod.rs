@@ -421,53 +421,15 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
             }
             Op::QuantizeLinear(op) if op.block_size > 0 => self.lower_host(id, BLOCKS),
             Op::DequantizeLinear(op) if op.block_size > 0 => self.lower_host(id, BLOCKS),
-            Op::Random(_) | Op::Multinomial(_) => self.lower_host(id, "random numbers are drawn on the host"),
-            Op::Dft(_) | Op::Stft(_) => self.lower_host(id, "transforms of unknown length run on the host"),
-            Op::Inverse(_) => self.lower_host(id, "matrices are inverted on the host"),
-            Op::ImageDecoder(_) => self.lower_host(id, "images are decoded on the host"),
-            Op::SignalWindow(_) | Op::MelWeightMatrix(_) => self.lower_host(id, "sizes are read on the host"),
-            Op::BitCast(_) => self.lower_host(id, "bits are read as another dtype on the host"),
-            Op::Pool(op) if op.indices.is_some() => {
-                self.lower_host(id, "places of maxima are found on the host")
-            }
+            Op::Pool(op) if op.indices.is_some() => self.lower_host(id, host::MAXIMA),
             Op::Pool(_) | Op::Lrn(_) => self.lower_window(id),
-            Op::LpPool(_) => self.lower_host(id, "norms of windows are computed on the host"),
-            Op::Dropout(_) => self.lower_host(id, "random numbers are drawn on the host"),
-            Op::LinearAttention(_) => self.lower_host(id, "each result depends on the one before"),
-            Op::DeformConv(_)
-            | Op::GridSample(_)
-            | Op::MaxUnpool(_)
-            | Op::MaxRoiPool(_)
-            | Op::RoiAlign(_) => {
-                self.lower_host(id, "images are read at computed places on the host");
-            }
             Op::Reduce(_) | Op::Softmax(_) | Op::LayerNormalization(_) | Op::GlobalPool(_) => {
                 if !self.lower_reduction(&[id], id) {
                     self.lower_host(id, "no reduction kernel takes these axes");
                 }
             }
-            Op::Shape(_) | Op::ArgReduce(_) => self.lower_host(id, "index searches run on the host"),
-            Op::GatherElements(_) | Op::GatherNd(_) | Op::ScatterElements(_) | Op::ScatterNd(_) => {
-                self.lower_host(id, "elements at computed places are moved on the host");
-            }
-            Op::TensorScatter(_) | Op::Compress(_) | Op::ReverseSequence(_) | Op::Col2Im(_) => {
-                self.lower_host(id, "elements at computed places are moved on the host");
-            }
-            Op::TopK(_) | Op::NonZero(_) | Op::Unique(_) | Op::NonMaxSuppression(_) => {
-                self.lower_host(id, "searches run on the host");
-            }
-            Op::Cumulate(_) | Op::Det(_) => self.lower_host(id, "each result depends on the one before"),
-            Op::TreeClassifier(_) | Op::TreeRegressor(_) | Op::TreeEnsemble(_) => {
-                self.lower_host(id, "trees are walked on the host");
-            }
-            Op::SvmClassifier(_) | Op::SvmRegressor(_) => {
-                self.lower_host(id, "support vectors are compared on the host");
-            }
-            Op::LabelEncoder(_) | Op::OneHotEncoder(_) | Op::TfIdfVectorizer(_) => {
-                self.lower_host(id, "values are looked up on the host");
-            }
             op if scalar::is_elementwise(op) => self.lower_elementwise(&[id]),
-            _ => self.lower_host(id, "no kernel computes it"),
+            op => self.lower_host(id, host::reason(op)),
         }
         Ok(())
     }

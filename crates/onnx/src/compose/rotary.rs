@@ -22,16 +22,7 @@ fn rotary(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     // Batch, heads, positions, elements; of three dims: batch, positions, heads, elements.
     let (heads, position_axis) = match shape.len() {
         4 => (wide, 2),
-        3 => {
-            let heads = draft.attrs.int("num_heads", 0).map_err(wrong)?;
-            let fits = |size: &Dim| size.as_const().is_some_and(|size| heads > 0 && size % heads == 0);
-            if !fits(&shape[2]) {
-                let reason = format!("num_heads = {heads} for an input of shape {shape:?}");
-                return Err(Failure::unsupported(reason));
-            }
-            let sizes = [Size::Of(x, 0), Size::Of(x, 1), Size::Is(heads), Size::Rest];
-            (draft.reshape(wide, &sizes)?, 1)
-        }
+        3 => (split_heads(&mut draft, wide, &shape[2])?, 1),
         rank => return Err(Failure::unsupported(format!("an input of rank {rank}; expected 3 or 4"))),
     };
     let cos = angles(&mut draft, 1, "cos_cache", position_axis)?;
@@ -74,6 +65,16 @@ fn rotary(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     }
     let y = draft.cast(y, dtype)?;
     draft.finish_with(vec![Some(y)])
+}
+
+/// The last of three dims, which is `size`, as heads and their elements.
+fn split_heads(draft: &mut Draft<'_>, x: Value, size: &Dim) -> Result<Value, Failure> {
+    let heads = draft.attrs.int("num_heads", 0).map_err(wrong)?;
+    if !size.as_const().is_some_and(|size| heads > 0 && size % heads == 0) {
+        let reason = format!("num_heads = {heads} for an input with a last dim of {size}");
+        return Err(Failure::unsupported(reason));
+    }
+    draft.reshape(x, &[Size::Of(x, 0), Size::Of(x, 1), Size::Is(heads), Size::Rest])
 }
 
 /// Cosines or sines of each position, with a dim of 1 for the heads.

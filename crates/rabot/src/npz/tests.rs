@@ -41,9 +41,12 @@ fn what_is_written_reads_back() {
 #[test]
 fn archives_keep_names_and_order() {
     let named = || samples().into_iter().enumerate().map(|(i, t)| (format!("group/{i}"), t));
-    let tensors: Tensors =
-        named().filter(|(_, t)| !matches!(t.dtype(), DType::BF16 | DType::I4 | DType::U4)).collect();
-    let tensors: Tensors = tensors.into_iter().filter(|(_, t)| !t.dtype().name().starts_with("f8")).collect();
+    // numpy has no dtype for the others: they come back as the next larger one.
+    let of_numpy = |dtype: DType| {
+        let short = ["i2", "u2", "i4", "u4", "f4", "f6", "f8", "bf16"];
+        !short.iter().any(|prefix| dtype.name().starts_with(prefix))
+    };
+    let tensors: Tensors = named().filter(|(_, t)| of_numpy(t.dtype())).collect();
     let mut bytes = Cursor::new(Vec::new());
     write_npz(&mut bytes, &tensors).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -169,20 +169,7 @@ fn attention(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     if let Some(bias) = draft.input(2) {
         projected = draft.plus(projected, bias)?;
     }
-    let sizes = match draft.attrs.ints("qkv_hidden_sizes").map_err(wrong)? {
-        Some(sizes) if sizes.len() == 3 => sizes,
-        Some(sizes) => {
-            return Err(Failure::unsupported(format!("qkv_hidden_sizes {sizes:?}, expected three")));
-        }
-        None => match draft.known_length(weights, 1) {
-            Some(width) if width % 3 == 0 => vec![width / 3; 3],
-            width => {
-                return Err(Failure::unsupported(format!(
-                    "weights of {width:?} columns, expected three times as many as hidden"
-                )));
-            }
-        },
-    };
+    let sizes = hidden_sizes(&draft, weights)?;
     let mut split = Vec::new();
     for part in draft.parts(projected, 2, &sizes)? {
         split.push(split_heads(&mut draft, part, count)?);
@@ -207,6 +194,20 @@ fn attention(mut draft: Draft<'_>) -> Result<Converted, Failure> {
         outputs.push(Some(draft.concat(0, &[keys, values])?));
     }
     draft.finish_with(outputs)
+}
+
+/// Columns of the weights that make queries, keys and values.
+fn hidden_sizes(draft: &Draft<'_>, weights: Value) -> Result<Vec<i64>, Failure> {
+    match draft.attrs.ints("qkv_hidden_sizes").map_err(wrong)? {
+        Some(sizes) if sizes.len() == 3 => Ok(sizes),
+        Some(sizes) => Err(Failure::unsupported(format!("qkv_hidden_sizes {sizes:?}, expected three"))),
+        None => match draft.known_length(weights, 1) {
+            Some(width) if width % 3 == 0 => Ok(vec![width / 3; 3]),
+            width => Err(Failure::unsupported(format!(
+                "weights of {width:?} columns, expected three times as many as hidden"
+            ))),
+        },
+    }
 }
 
 /// Queries, keys and values as heads, however they are packed.
