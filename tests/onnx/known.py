@@ -18,9 +18,8 @@ def at_the_end(node):
     return position is not None and position == len(values)
 
 
-def uneven_pads(node):
-    pads = node.attrs.get("pads", [])
-    return pads[: len(pads) // 2] != pads[len(pads) // 2 :]
+def pads_without_strides(node):
+    return any(node.attrs.get("pads", [])) and "strides" not in node.attrs
 
 
 def ends_before_the_start(node):
@@ -36,7 +35,7 @@ RULES = [
     ("LRN", lambda node: node.inputs[0].shape[0] != node.inputs[0].shape[1], "sums as many channels as the batch has images"),
     ("LpNormalization", lambda node: node.attrs["p"] == 1, "sums elements, not their sizes"),
     ("LpNormalization", lambda node: node.attrs["axis"] == 0, "takes axis 0 to be the default"),
-    ("MaxPool", uneven_pads, "pads both ends alike"),
+    ("MaxPool", pads_without_strides, "mixes up the pads where strides are not given"),
     ("Normalizer", lambda node: node.attrs["norm"] == "MAX", "divides by the largest size, not by the maximum"),
     ("Normalizer", lambda node: not np.all(np.any(node.inputs[0], axis=1)), "divides by 1e-30 where it would be 0"),
     ("ReduceSumSquare", narrow_integers, "gives i64 for narrower integers"),
