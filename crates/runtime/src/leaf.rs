@@ -69,8 +69,9 @@ impl LeafState {
         let LeafState { binding, arena, outputs, dims, input_addresses } = self;
         if binding.input_dims != *dims || binding.addresses.is_empty() {
             binding.bind(leaf, dims, arena, outputs)?;
+            // The plans of a session share it, and it never shrinks.
+            pool.reserve_scratch(binding.scratch_bytes)?;
         }
-        pool.reserve_scratch(binding.scratch_bytes)?;
         for &(entry, input) in &binding.input_args {
             binding.args[entry] = input_addresses[input];
         }
