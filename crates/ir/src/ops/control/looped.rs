@@ -1,7 +1,7 @@
 //! `Loop`.
 
 use super::rounds::{MAX_TRIPS, too_many_rounds};
-use super::{leave, outer_symbols};
+use super::{check_own_inputs, leave, outer_symbols};
 use crate::ops::{InferCx, OpError};
 use crate::{Attr, Attrs, Dim, Fact, Graph};
 use rabot_tensor::DType;
@@ -52,6 +52,7 @@ impl Loop {
         cx: &mut InferCx,
     ) -> Result<Vec<Fact>, OpError> {
         self.first_facts(inputs)?;
+        check_own_inputs(&self.body, 2 + self.carried)?;
         let results = self.body.output_facts();
         if results.len() < 1 + self.carried {
             let (actual, least) = (results.len(), 1 + self.carried);

@@ -161,6 +161,16 @@ fn is_carried_symbol(name: &str, node: &str) -> bool {
     name.strip_prefix(node).is_some_and(|rest| rest.starts_with(".carried"))
 }
 
+/// **Errors**: a body has fewer inputs than its loop hands over.
+fn check_own_inputs(body: &Graph, expected: usize) -> Result<(), OpError> {
+    match body.inputs().len() {
+        count if count < expected => {
+            Err(OpError::Shape(format!("the body has {count} inputs, expected at least {expected}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The symbols in facts of operands: those that mean something outside of a nested graph.
 fn outer_symbols(operands: &[Option<&Fact>]) -> HashSet<Arc<str>> {
     let mut symbols = HashSet::new();

@@ -1,6 +1,6 @@
 //! `Scan`.
 
-use super::{leave, outer_symbols};
+use super::{check_own_inputs, leave, outer_symbols};
 use crate::ops::util::{known_attrs, normalize_axis};
 use crate::ops::{InferCx, OpError};
 use crate::{Attr, Attrs, Dim, Fact, Graph};
@@ -128,6 +128,7 @@ impl Scan {
         cx: &mut InferCx,
     ) -> Result<Vec<Fact>, OpError> {
         self.first_facts(inputs)?;
+        check_own_inputs(&self.body, self.states + self.inputs.len())?;
         let steps = self.steps(inputs, cx)?;
         let results = self.body.output_facts();
         let expected = self.states + self.outputs.len();
