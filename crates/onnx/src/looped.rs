@@ -2,9 +2,9 @@
 
 use crate::control::{captured_values, graph_attribute};
 use crate::error::{Failure, ImportError};
-use crate::import::{Body, Converted, Env, Importer, Known};
+use crate::import::{Body, Converted, Env, Importer};
 use crate::names::{captures, node_label};
-use crate::node::{failure_of, operand};
+use crate::node::{failure_of, operands};
 use crate::wire::{GraphProto, NodeProto};
 use rabot_ir::ops::{Loop, Scan, widen};
 use rabot_ir::{Attr, Attrs, Fact, Graph, Op, OpError, Value};
@@ -20,14 +20,7 @@ impl<'a> Importer<'a> {
         env: &Env<'a>,
     ) -> Result<Converted, Failure> {
         let proto = graph_attribute(node, "body")?;
-        let mut operands = Vec::with_capacity(node.input.len());
-        for slot in 0..node.input.len() {
-            operands.push(match operand(body, node, slot)? {
-                Known::Value(value) => Some(value),
-                Known::Absent => None,
-                Known::Poisoned => return Err(Failure::Poisoned),
-            });
-        }
+        let mut operands = operands(body, node)?;
         let label = self.names.unique(&format!("{}{}", env.prefix, node_label(node)));
         let source = format!("{}{}", env.prefix, node_label(node));
         let attrs = self.attributes_but(node, &["body"], env)?;

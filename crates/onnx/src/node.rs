@@ -218,7 +218,7 @@ pub(crate) fn resolved_attributes<'a>(
 }
 
 /// The node's operands, without absent ones at the end; then what its attributes name.
-fn operands(body: &Body<'_>, node: &NodeProto) -> Result<Vec<Option<Value>>, Failure> {
+pub(crate) fn operands(body: &Body<'_>, node: &NodeProto) -> Result<Vec<Option<Value>>, Failure> {
     let mut inputs = Vec::with_capacity(node.input.len());
     for slot in 0..node.input.len() {
         inputs.push(match operand(body, node, slot)? {
