@@ -17,7 +17,7 @@ impl Passes for Pipelines {
         // For passes that calibrate; where a dim is a symbol, its size does not matter to them.
         let calibration: Vec<Tensors> =
             [1, 2, 3].iter().map(|&seed| random_inputs(graph, seed, &|_| None)).collect::<Result<_, _>>()?;
-        let cx = PassCx { calibration: Some(&calibration) };
+        let cx = PassCx { calibration: Some(&calibration), ..PassCx::default() };
         let steps = pipeline.run(graph, &cx, &mut |_, _| {}).map_err(|error| error.to_string())?;
         let report = steps.iter().map(|step| lines(&step.pass, &step.report)).collect();
         let exactness = steps.iter().map(|step| step.exactness).fold(Exactness::Bitwise, looser);

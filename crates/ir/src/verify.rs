@@ -6,7 +6,6 @@
 //! | V2 | Every operand is an output that its node has. |
 //! | V3 | The stored types, contents and dim equations of every node are those that inference gives. |
 //! | V4 | Names of inputs are unique, and names of outputs are. |
-//! | V5 | A zero point of a quantized op has the shape of its scale as far as that is known, unless either is one element. |
 //! | V6 | Outputs are values that exist; the list of inputs holds every `Input` node once, and no other. |
 //! | V7 | Groups can be run one after the other: no path leaves a group and comes back, directly or through other groups. |
 //! | V8 | Bytes of constants of `bool` and of dtypes of less than 8 bits are values of their dtype. |
@@ -17,7 +16,7 @@
 //! branches of a conditional give the same number of outputs (inference refuses others, V3).
 
 use crate::ops::{InferCx, Op, OpError};
-use crate::{Dim, Fact, Graph, Node, NodeId, Value, ValueType};
+use crate::{Fact, Graph, Node, NodeId, Value, ValueType};
 use rabot_tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -107,16 +106,6 @@ pub enum Violation {
         /// The name.
         name: String,
     },
-    /// V5.
-    #[error("{node}: {what} {problem}")]
-    Quantization {
-        /// The node, with its op.
-        node: String,
-        /// Which operand.
-        what: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
     /// V6: an output that is not there.
     #[error("output `{0}` is a value that does not exist")]
     MissingGraphOutput(String),
@@ -192,7 +181,6 @@ impl Violation {
             Violation::MissingOutput { .. } => 2,
             Violation::Refused { .. } | Violation::StaleType { .. } | Violation::StaleFact { .. } => 3,
             Violation::DuplicateName { .. } => 4,
-            Violation::Quantization { .. } => 5,
             Violation::MissingGraphOutput(_) | Violation::InputList { .. } => 6,
             Violation::GroupNotConvex { .. } => 7,
             Violation::ConstantByte { .. } => 8,
@@ -384,9 +372,6 @@ fn check_node(graph: &Graph, id: NodeId, errors: &mut Errors) {
     let facts: Vec<Option<&Fact>> = node.inputs.iter().map(|i| i.map(|v| graph.fact(v))).collect();
     check_regions(id, node, &facts, errors);
     check_types(id, node, &facts, errors);
-    for (what, problem) in quantization_problems(&node.op, &facts) {
-        errors.push(id, Violation::Quantization { node: describe(node), what, problem });
-    }
 }
 
 /// V3.
@@ -489,31 +474,6 @@ fn check_regions(id: NodeId, node: &Node, facts: &[Option<&Fact>], errors: &mut 
             errors.push(id, Violation::InBranch { node, branch, error: Box::new(error) });
         }
     }
-}
-
-/// V5. Dtypes, and how long parameters are, is a matter of inference.
-fn quantization_problems(op: &Op, facts: &[Option<&Fact>]) -> Vec<(&'static str, String)> {
-    // Scale and its slot, and the zero point, which comes next.
-    let sets: &[(&str, usize, &'static str)] = match op {
-        Op::QuantizeLinear(_) => &[("y_scale", 1, "y_zero_point")],
-        Op::DequantizeLinear(_) => &[("x_scale", 1, "x_zero_point")],
-        Op::QLinearConv(_) => &[("w_scale", 4, "w_zero_point")],
-        Op::QLinearMatMul(_) => &[("a_scale", 1, "a_zero_point"), ("b_scale", 4, "b_zero_point")],
-        _ => &[],
-    };
-    let fact = |slot: usize| facts.get(slot).copied().flatten();
-    let mut problems = Vec::new();
-    for &(scale_name, slot, zero_name) in sets {
-        let (Some(scale), Some(zero)) = (fact(slot), fact(slot + 1)) else { continue };
-        let single = scale.ty.elements().is(1) || zero.ty.elements().is(1);
-        // Dims that are not known are checked when a program is bound: inference says that they must be equal.
-        let differ = |(a, b): (&Dim, &Dim)| a.as_const().zip(b.as_const()).is_some_and(|(a, b)| a != b);
-        let pairs = zero.shape().iter().zip(scale.shape());
-        if !single && (zero.rank() != scale.rank() || pairs.into_iter().any(differ)) {
-            problems.push((zero_name, format!("is {}, {scale_name} is {}", zero.ty, scale.ty)));
-        }
-    }
-    problems
 }
 
 #[cfg(test)]

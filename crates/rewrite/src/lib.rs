@@ -4,12 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+mod gate;
 mod options;
 mod pass;
 mod pattern;
 mod pipeline;
 mod rewriter;
 
+pub use gate::{Admit, Gate, RewriteKey};
 pub use options::{OptionError, OptionInfo, Options, print_options};
 pub use pass::{Applied, Exactness, Pass, PassCx, PassError, Report, Skipped, Stats, flops};
 pub use pattern::{Match, Pattern, PatternError};

@@ -1,10 +1,12 @@
 //! What a pass is, what it may use, and what it tells.
 
+use crate::gate::Gate;
 use crate::pattern::PatternError;
 use rabot_ir::interp::{InterpError, Tensors};
 use rabot_ir::{Dim, Graph, GraphError, Node, NodeId, NodeOutput, Op};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A transformation of a graph. A struct whose fields are its options; it keeps nothing between runs.
@@ -64,6 +66,18 @@ impl fmt::Display for Exactness {
 pub struct PassCx<'a> {
     /// Named input sets to calibrate on; each is one call of the model.
     pub calibration: Option<&'a [Tensors]>,
+    /// Leave out rules that only hold for finite values.
+    pub strict: bool,
+    /// Which changes are let through; all if absent.
+    pub gate: Option<&'a Gate>,
+}
+
+impl PassCx<'_> {
+    /// True if a change may be made. A pass asks once for each change, right before it makes it, when nothing else can
+    /// keep it from doing so; a change that is not admitted is left out without a report.
+    pub fn admits(&self, rule: &str, node: &str) -> bool {
+        self.gate.is_none_or(|gate| gate.admits(rule, node))
+    }
 }
 
 /// What a pass did and did not do.
@@ -84,7 +98,18 @@ pub struct Report {
 impl Report {
     /// Notes a change.
     pub fn apply(&mut self, rule: &'static str, node: impl fmt::Display, detail: impl Into<String>) {
-        self.applied.push(Applied { rule, node: node.to_string(), detail: detail.into() });
+        self.apply_to(rule, node, detail, Vec::new());
+    }
+
+    /// Notes a change, and the model's own nodes that it is about.
+    pub fn apply_to(
+        &mut self,
+        rule: &'static str,
+        node: impl fmt::Display,
+        detail: impl Into<String>,
+        sources: Vec<Arc<str>>,
+    ) {
+        self.applied.push(Applied { rule, node: node.to_string(), detail: detail.into(), sources });
     }
 
     /// Notes a change that was not made, and why.
@@ -108,6 +133,8 @@ pub struct Applied {
     pub node: String,
     /// What became of it, in words.
     pub detail: String,
+    /// Names of the model's own nodes that it is about; empty where the node itself tells.
+    pub sources: Vec<Arc<str>>,
 }
 
 /// A change that was possible by its pattern and was not made.

@@ -64,6 +64,8 @@ pub struct Step {
     pub exactness: Exactness,
     /// What it did.
     pub report: Report,
+    /// Number of the pipeline's first change by this pass, from 1; the others follow in the order of the report.
+    pub first_change: usize,
 }
 
 impl Pipeline {
@@ -131,7 +133,11 @@ impl Pipeline {
     ) -> Result<Vec<Step>, PassError> {
         verify(graph, || "before the first pass".to_owned())?;
         let mut steps = Vec::with_capacity(self.passes.len());
-        for pass in &self.passes {
+        let mut first_change = 1;
+        for (index, pass) in self.passes.iter().enumerate() {
+            if let Some(gate) = cx.gate {
+                gate.start(index);
+            }
             let before = Stats::of(graph);
             let start = Instant::now();
             let mut report = pass.run(graph, cx)?;
@@ -140,7 +146,9 @@ impl Pipeline {
             report.after = Stats::of(graph);
             verify(graph, || format!("after pass `{}`", pass.name()))?;
             let text = format!("{}{}", pass.name(), pass.options());
-            let step = Step { pass: text, exactness: pass.exactness(), report };
+            let changes = report.applied.len();
+            let step = Step { pass: text, exactness: pass.exactness(), report, first_change };
+            first_change += changes;
             observe(&step, graph);
             steps.push(step);
         }

@@ -4,7 +4,7 @@
 //! new value in the place of the matched root, with its name and the sources of all matched nodes. It refuses a
 //! match whose interior values are used elsewhere, so no rule has to.
 
-use crate::pass::{PassError, Report};
+use crate::pass::{PassCx, PassError, Report};
 use crate::pattern::{Match, Pattern, PatternError};
 use rabot_ir::{Dim, Fact, Graph, GraphError, Node, NodeId, Op, Value};
 use rabot_tensor::Tensor;
@@ -198,20 +198,20 @@ impl Rules {
     /// Applies the rules, operands before users, until none applies; branches of conditionals too.
     ///
     /// **Errors**: the rules do not come to an end, or the graph cannot be typed any more.
-    pub fn run(&self, pass: &'static str, graph: &mut Graph) -> Result<Report, PassError> {
+    pub fn run(&self, pass: &'static str, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
         let mut report = Report::default();
         edit_branches(pass, graph, &mut |branch| {
-            let inner = self.run(pass, branch)?;
+            let inner = self.run(pass, branch, cx)?;
             let changed = !inner.applied.is_empty();
             report.extend(inner);
             Ok(changed)
         })?;
-        let outer = self.run_flat(pass, graph)?;
+        let outer = self.run_flat(pass, graph, cx)?;
         report.extend(outer);
         Ok(report)
     }
 
-    fn run_flat(&self, pass: &'static str, graph: &mut Graph) -> Result<Report, PassError> {
+    fn run_flat(&self, pass: &'static str, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
         let error = |error| PassError::Graph { pass, error };
         let mut report = Report::default();
         let mut names = taken_names(graph);
@@ -223,7 +223,7 @@ impl Rules {
             report.skipped.clear();
             for id in graph.topological().map_err(error)? {
                 if graph.contains(id) {
-                    self.try_node(graph, &mut names, id, &mut report);
+                    self.try_node(graph, &mut names, id, cx, &mut report);
                 }
                 if let Some(last) = report.applied.last().filter(|_| report.applied.len() > budget) {
                     return Err(PassError::Budget { pass, budget, rule: last.rule, node: last.node.clone() });
@@ -237,14 +237,21 @@ impl Rules {
     }
 
     /// Applies the first rule that fits; notes those that match but do not apply.
-    fn try_node(&self, graph: &mut Graph, names: &mut HashSet<Arc<str>>, id: NodeId, report: &mut Report) {
+    fn try_node(
+        &self,
+        graph: &mut Graph,
+        names: &mut HashSet<Arc<str>>,
+        id: NodeId,
+        cx: &PassCx<'_>,
+        report: &mut Report,
+    ) {
         for rule in &self.0 {
             let found = rule.patterns.iter().find_map(|pattern| pattern.find(graph, id));
             let Some(found) = found else { continue };
             let name = graph.node(id).name.clone();
-            match apply(rule, graph, names, &found) {
-                Ok(detail) => {
-                    report.apply(rule.name, name, detail);
+            match apply(rule, graph, names, &found, cx) {
+                Ok((detail, sources)) => {
+                    report.apply_to(rule.name, name, detail, sources);
                     return;
                 }
                 Err(Skip::NoMatch) => {}
@@ -267,21 +274,22 @@ fn apply(
     graph: &mut Graph,
     names: &mut HashSet<Arc<str>>,
     found: &Match,
-) -> Result<String, Skip> {
+    cx: &PassCx<'_>,
+) -> Result<(String, Vec<Arc<str>>), Skip> {
     // Rules reason about shapes, which only tensors of known rank have.
     if !found.nodes.iter().all(|&id| has_shapes(graph, id)) {
         return Err(Skip::NoMatch);
     }
     let old = Value { node: found.root, slot: 0 };
     let (base, sources) = (graph.node(found.root).name.clone(), sources_of(graph, &found.nodes));
-    let mut rewriter = Rewriter { graph, names, base, sources, added: Vec::new() };
+    let mut rewriter = Rewriter { graph, names, base, sources: sources.clone(), added: Vec::new() };
     let result = (rule.apply)(&mut rewriter, found);
     let added = std::mem::take(&mut rewriter.added);
     // What the rule is not meant for is not worth a report, so the rule speaks first.
     let result = result.and_then(|new| {
         check_interior(graph, found, &added)?;
         check_type(graph, old, new)?;
-        Ok(new)
+        if cx.admits(rule.name, &graph.node(found.root).name) { Ok(new) } else { Err(Skip::NoMatch) }
     });
     let new = match result {
         Ok(new) => new,
@@ -304,7 +312,7 @@ fn apply(
         format!("{matched} → `{name}`")
     };
     added.iter().rev().for_each(|&id| remove_dead(graph, id));
-    Ok(detail)
+    Ok((detail, sources))
 }
 
 /// Gives a node the name of the one it replaces, and the name of its first output.
@@ -398,7 +406,7 @@ mod tests {
     #[test]
     fn rewrites_and_removes() {
         let (mut graph, [x, _, _, r]) = twice_negated();
-        let report = Rules::new(&[DOUBLE_NEG]).unwrap().run("test", &mut graph).unwrap();
+        let report = Rules::new(&[DOUBLE_NEG]).unwrap().run("test", &mut graph, &PassCx::default()).unwrap();
         assert_eq!(report.applied.len(), 1);
         assert_eq!(graph.node_count(), 2);
         assert_eq!(graph.node(r.node).inputs, [Some(x)]);
@@ -408,7 +416,7 @@ mod tests {
     fn a_value_used_elsewhere_blocks() {
         let (mut graph, [_, n1, ..]) = twice_negated();
         graph.add_output("also", n1);
-        let report = Rules::new(&[DOUBLE_NEG]).unwrap().run("test", &mut graph).unwrap();
+        let report = Rules::new(&[DOUBLE_NEG]).unwrap().run("test", &mut graph, &PassCx::default()).unwrap();
         assert!(report.applied.is_empty());
         assert_eq!(report.skipped[0].reason, "`n1` is an output of the graph");
         assert_eq!(graph.node_count(), 4);
@@ -429,7 +437,7 @@ mod tests {
             },
         };
         let (mut graph, _) = twice_negated();
-        Rules::new(&[rule]).unwrap().run("test", &mut graph).unwrap();
+        Rules::new(&[rule]).unwrap().run("test", &mut graph, &PassCx::default()).unwrap();
         let node = graph.node(graph.outputs()[0].value.node);
         assert_eq!((&*node.name, &*node.outputs[0].name), ("r", "r"));
         assert_eq!(node.sources, ["source_n2".into(), "source_r".into()]);
@@ -458,7 +466,7 @@ mod tests {
             },
         ];
         let (mut graph, _) = twice_negated();
-        let error = Rules::new(&rules).unwrap().run("test", &mut graph).unwrap_err();
+        let error = Rules::new(&rules).unwrap().run("test", &mut graph, &PassCx::default()).unwrap_err();
         assert!(matches!(error, PassError::Budget { .. }), "{error}");
     }
 

@@ -48,13 +48,13 @@ impl Pass for Algebra {
         Exactness::Bitwise
     }
 
-    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
         static RULES: LazyLock<Result<Rules, PatternError>> = LazyLock::new(|| {
             let tables = [NUMBERS, views::RULES];
             Rules::new(&tables.concat())
         });
         match &*RULES {
-            Ok(rules) => rules.run(self.name(), graph),
+            Ok(rules) => rules.run(self.name(), graph, cx),
             Err(error) => Err(PassError::Pattern { pass: self.name(), error: error.clone() }),
         }
     }

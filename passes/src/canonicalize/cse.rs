@@ -42,9 +42,9 @@ impl Pass for Cse {
         Exactness::Bitwise
     }
 
-    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
         let mut report = Report::default();
-        merge(graph, &mut report)?;
+        merge(graph, cx, &mut report)?;
         Ok(report)
     }
 }
@@ -57,11 +57,11 @@ struct Key {
     inputs: Vec<Option<Value>>,
 }
 
-fn merge(graph: &mut Graph, report: &mut Report) -> Result<(), PassError> {
+fn merge(graph: &mut Graph, cx: &PassCx<'_>, report: &mut Report) -> Result<(), PassError> {
     let error = |error| PassError::Graph { pass: "cse", error };
     edit_branches("cse", graph, &mut |branch| {
         let before = report.applied.len();
-        merge(branch, report)?;
+        merge(branch, cx, report)?;
         Ok(report.applied.len() > before)
     })?;
     let before = report.applied.len();
@@ -74,11 +74,12 @@ fn merge(graph: &mut Graph, report: &mut Report) -> Result<(), PassError> {
         let candidates = seen.entry(key(node)).or_default();
         match candidates.iter().copied().find(|&first| same(graph.node(first), graph.node(id))) {
             None => candidates.push(id),
-            Some(first) => {
+            Some(first) if cx.admits("common", &graph.node(id).name) => {
                 let detail = format!("{} = `{}`", graph.node(id).op.name(), graph.node(first).name);
                 report.apply("common", graph.node(id).name.clone(), detail);
                 replace(graph, id, first);
             }
+            Some(_) => {}
         }
     }
     if report.applied.len() > before { graph.refresh().map_err(error) } else { Ok(()) }

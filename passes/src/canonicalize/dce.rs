@@ -38,36 +38,45 @@ impl Pass for Dce {
         Exactness::Bitwise
     }
 
-    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
         let mut report = Report::default();
-        remove(graph, &mut report)?;
+        remove(graph, cx, &mut report)?;
         Ok(report)
     }
 }
 
-fn remove(graph: &mut Graph, report: &mut Report) -> Result<(), PassError> {
+fn remove(graph: &mut Graph, cx: &PassCx<'_>, report: &mut Report) -> Result<(), PassError> {
     let error = |error| PassError::Graph { pass: "dce", error };
-    for node in graph.remove_unused() {
-        report.apply("unused", node.name, node.op.name());
-    }
+    remove_unused(graph, cx, report);
     edit_branches("dce", graph, &mut |branch| {
         let before = report.applied.len();
-        remove(branch, report)?;
+        remove(branch, cx, report)?;
         Ok(report.applied.len() > before)
     })?;
     let ids: Vec<NodeId> = graph.node_ids().collect();
     for id in ids {
-        drop_captures(graph, id, report).map_err(error)?;
+        drop_captures(graph, id, cx, report).map_err(error)?;
     }
     // What only a dropped capture used is unused now.
-    for node in graph.remove_unused() {
-        report.apply("unused", node.name, node.op.name());
-    }
+    remove_unused(graph, cx, report);
     Ok(())
 }
 
+/// Removes what no output needs. Whether it is there changes no output, so it goes whatever is admitted.
+fn remove_unused(graph: &mut Graph, cx: &PassCx<'_>, report: &mut Report) {
+    for node in graph.remove_unused() {
+        cx.admits("unused", &node.name);
+        report.apply("unused", node.name, node.op.name());
+    }
+}
+
 /// Removes the captured operands that no nested graph reads.
-fn drop_captures(graph: &mut Graph, id: NodeId, report: &mut Report) -> Result<(), GraphError> {
+fn drop_captures(
+    graph: &mut Graph,
+    id: NodeId,
+    cx: &PassCx<'_>,
+    report: &mut Report,
+) -> Result<(), GraphError> {
     let mut op = graph.node(id).op.clone();
     if op.regions().is_empty() {
         return Ok(());
@@ -80,7 +89,7 @@ fn drop_captures(graph: &mut Graph, id: NodeId, report: &mut Report) -> Result<(
     let count = graph.node(id).inputs.len().saturating_sub(own_operands);
     let unused: Vec<usize> =
         (0..count).filter(|&at| !op.regions().iter().any(|(_, region)| used(region, at))).collect();
-    if unused.is_empty() {
+    if unused.is_empty() || !cx.admits("unread-capture", &graph.node(id).name) {
         return Ok(());
     }
     for region in op.regions_mut() {

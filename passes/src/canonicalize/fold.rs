@@ -83,10 +83,10 @@ impl Pass for Fold {
         print_options(OPTIONS, &[("max_bytes", self.max_bytes.to_string())])
     }
 
-    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
         let mut report = Report::default();
         let mut budget = self.max_bytes.min(rabot_ir::budget::current().folded_bytes);
-        fold(graph, &mut budget, &mut report)?;
+        fold(graph, cx, &mut budget, &mut report)?;
         Ok(report)
     }
 }
@@ -98,7 +98,7 @@ enum Outcome {
     Skipped(String),
 }
 
-fn fold(graph: &mut Graph, budget: &mut u64, report: &mut Report) -> Result<(), PassError> {
+fn fold(graph: &mut Graph, cx: &PassCx<'_>, budget: &mut u64, report: &mut Report) -> Result<(), PassError> {
     let error = |error| PassError::Graph { pass: "fold", error };
     let mut names = taken_names(graph);
     for id in graph.topological().map_err(error)? {
@@ -111,8 +111,8 @@ fn fold(graph: &mut Graph, budget: &mut u64, report: &mut Report) -> Result<(), 
         let rule = if matches!(graph.node(id).op, Op::If(_)) { "known-condition" } else { "constant" };
         let op = graph.node(id).op.name();
         let outcome = match rule {
-            "known-condition" => inline_branch(graph, &mut names, id).map_err(error)?,
-            _ => fold_node(graph, id, budget),
+            "known-condition" => inline_branch(graph, &mut names, id, cx).map_err(error)?,
+            _ => fold_node(graph, id, cx, budget),
         };
         match outcome {
             Outcome::Folded => report.apply(rule, name, op),
@@ -122,14 +122,14 @@ fn fold(graph: &mut Graph, budget: &mut u64, report: &mut Report) -> Result<(), 
     }
     edit_branches("fold", graph, &mut |branch| {
         let before = report.applied.len();
-        fold(branch, budget, report)?;
+        fold(branch, cx, budget, report)?;
         Ok(report.applied.len() > before)
     })?;
     // What was inlined has types of its own, and a constant says more than the value it stands for.
     graph.refresh().map_err(error)
 }
 
-fn fold_node(graph: &mut Graph, id: NodeId, budget: &mut u64) -> Outcome {
+fn fold_node(graph: &mut Graph, id: NodeId, cx: &PassCx<'_>, budget: &mut u64) -> Outcome {
     let facts: Vec<Fact> = graph.node(id).outputs.iter().map(|o| o.fact.clone()).collect();
     let known: Option<Vec<Tensor>> = facts.iter().map(contents).collect();
     let tensors = match known {
@@ -140,6 +140,9 @@ fn fold_node(graph: &mut Graph, id: NodeId, budget: &mut u64) -> Outcome {
             Err(reason) => return Outcome::Skipped(reason),
         },
     };
+    if !cx.admits("constant", &graph.node(id).name) {
+        return Outcome::Kept;
+    }
     become_constants(graph, id, tensors);
     Outcome::Folded
 }
@@ -252,11 +255,15 @@ fn inline_branch(
     graph: &mut Graph,
     names: &mut HashSet<Arc<str>>,
     id: NodeId,
+    cx: &PassCx<'_>,
 ) -> Result<Outcome, GraphError> {
     let node = graph.node(id).clone();
     let Op::If(op) = &node.op else { return Ok(Outcome::Kept) };
     let condition = node.inputs.first().copied().flatten().and_then(|v| contents(graph.fact(v)));
     let Some(condition) = condition.filter(|tensor| tensor.len() == 1) else { return Ok(Outcome::Kept) };
+    if !cx.admits("known-condition", &node.name) {
+        return Ok(Outcome::Kept);
+    }
     let If { then_branch, else_branch } = op.as_ref();
     let branch = if condition.bytes().first() == Some(&1) { then_branch } else { else_branch };
     let mut values: HashMap<Value, Value> = HashMap::new();

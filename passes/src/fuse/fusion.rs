@@ -50,13 +50,13 @@ impl Pass for Fuse {
         Exactness::Rel { rtol: 1e-4, atol: 1e-6 }
     }
 
-    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
         static RULES: LazyLock<Result<Rules, PatternError>> = LazyLock::new(|| {
             // Operators first: a Gelu is recognized by the 0.5 that `affine` would fold into weights.
             Rules::new(&[composite::RULES, affine::RULES].concat())
         });
         match &*RULES {
-            Ok(rules) => rules.run(self.name(), graph),
+            Ok(rules) => rules.run(self.name(), graph, cx),
             Err(error) => Err(PassError::Pattern { pass: self.name(), error: error.clone() }),
         }
     }

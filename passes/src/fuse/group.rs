@@ -77,9 +77,9 @@ impl Pass for Group {
         print_options(OPTIONS, &[("max_nodes", self.max_nodes.to_string())])
     }
 
-    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
         let mut report = Report::default();
-        self.group(graph, &mut report)?;
+        self.group(graph, cx, &mut report)?;
         Ok(report)
     }
 }
@@ -145,9 +145,9 @@ struct Clusters<'a> {
 }
 
 impl Group {
-    fn group(&self, graph: &mut Graph, report: &mut Report) -> Result<(), PassError> {
+    fn group(&self, graph: &mut Graph, cx: &PassCx<'_>, report: &mut Report) -> Result<(), PassError> {
         edit_branches("group", graph, &mut |branch| {
-            self.group(branch, report)?;
+            self.group(branch, cx, report)?;
             Ok(true)
         })?;
         let order = graph.topological().map_err(|error| PassError::Graph { pass: "group", error })?;
@@ -168,7 +168,7 @@ impl Group {
             clusters.join_as_operand(id, &mut reasons);
         }
         let Clusters { clusters, of, .. } = clusters;
-        write(graph, &order, &clusters, &of, report);
+        write(graph, &order, &clusters, &of, cx, report);
         for id in order {
             let alone = of.get(&id).is_some_and(|&at| clusters[at].root == id);
             if let Some(reason) = reasons.remove(&id).filter(|_| alone) {
@@ -185,12 +185,19 @@ fn write(
     order: &[NodeId],
     clusters: &[Cluster],
     of: &HashMap<NodeId, usize>,
+    cx: &PassCx<'_>,
     report: &mut Report,
 ) {
     let mut numbers: HashMap<usize, u32> = HashMap::new();
     let mut members: HashMap<usize, Vec<&'static str>> = HashMap::new();
+    let mut admitted: HashMap<usize, bool> = HashMap::new();
     for &id in order {
         let cluster = of.get(&id).copied().filter(|&at| clusters[at].nodes.len() > 1);
+        let mut asked = |at: &usize| {
+            let root = &graph.node(clusters[*at].root).name;
+            *admitted.entry(*at).or_insert_with(|| cx.admits(rule_of(&clusters[*at]), root))
+        };
+        let cluster = cluster.filter(|at| asked(at));
         let group = cluster.map(|at| {
             let next = numbers.len() as u32;
             members.entry(at).or_default().push(graph.node(id).op.name());
@@ -201,13 +208,17 @@ fn write(
     for &id in order {
         let Some(&at) = of.get(&id) else { continue };
         if let Some(ops) = members.get(&at).filter(|_| clusters[at].root == id) {
-            let rule = match clusters[at].anchor {
-                Some(Role::Contraction) => "contraction",
-                Some(_) => "reduction",
-                None => "elementwise",
-            };
-            report.apply(rule, graph.node(id).name.clone(), ops.join(" + "));
+            report.apply(rule_of(&clusters[at]), graph.node(id).name.clone(), ops.join(" + "));
         }
+    }
+}
+
+/// The rule that made a cluster.
+fn rule_of(cluster: &Cluster) -> &'static str {
+    match cluster.anchor {
+        Some(Role::Contraction) => "contraction",
+        Some(_) => "reduction",
+        None => "elementwise",
     }
 }
 

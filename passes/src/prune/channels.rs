@@ -3,7 +3,7 @@
 use super::cut;
 use super::walk::{Space, Walk};
 use rabot_ir::{Graph, GraphError};
-use rabot_rewrite::Report;
+use rabot_rewrite::{PassCx, Report};
 
 const RULE: &str = "channel";
 
@@ -16,6 +16,7 @@ pub(super) fn prune(
     graph: &mut Graph,
     sparsity: f64,
     joint: bool,
+    cx: &PassCx<'_>,
     report: &mut Report,
 ) -> Result<(), GraphError> {
     let walk = Walk::new(graph)?;
@@ -34,6 +35,10 @@ pub(super) fn prune(
             )),
             None => None,
         };
+        let mut names = space.producers.iter().map(|(node, ..)| &graph.node(*node).name);
+        if reason.is_none() && !names.all(|name| cx.admits(RULE, name)) {
+            continue;
+        }
         if reason.is_none() {
             chosen.push((space.clone(), largest(graph, space, space.size - removed)));
         }

@@ -152,24 +152,24 @@ impl Pass for Prune {
         print_options(OPTIONS, &values)
     }
 
-    fn run(&self, graph: &mut Graph, _cx: &PassCx<'_>) -> Result<Report, PassError> {
+    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
         let mut report = Report::default();
-        self.prune(graph, &mut report)?;
+        self.prune(graph, cx, &mut report)?;
         Ok(report)
     }
 }
 
 impl Prune {
-    fn prune(&self, graph: &mut Graph, report: &mut Report) -> Result<(), PassError> {
+    fn prune(&self, graph: &mut Graph, cx: &PassCx<'_>, report: &mut Report) -> Result<(), PassError> {
         edit_branches(NAME, graph, &mut |branch| {
             let before = report.applied.len();
-            self.prune(branch, report)?;
+            self.prune(branch, cx, report)?;
             Ok(report.applied.len() > before)
         })?;
         let result = match self.pattern {
-            Pattern::Channel => channels::prune(graph, self.sparsity, self.joint, report),
-            Pattern::Unstructured => mask::unstructured(graph, self.sparsity, self.global, report),
-            Pattern::Grouped { keep, of } => mask::grouped(graph, keep, of, report),
+            Pattern::Channel => channels::prune(graph, self.sparsity, self.joint, cx, report),
+            Pattern::Unstructured => mask::unstructured(graph, self.sparsity, self.global, cx, report),
+            Pattern::Grouped { keep, of } => mask::grouped(graph, keep, of, cx, report),
         };
         result.map_err(|error| PassError::Graph { pass: NAME, error })
     }

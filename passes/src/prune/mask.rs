@@ -2,7 +2,7 @@
 
 use super::magnitude::weights;
 use rabot_ir::{Graph, GraphError, NodeId, Op, Value};
-use rabot_rewrite::Report;
+use rabot_rewrite::{PassCx, Report};
 use rabot_tensor::Tensor;
 
 /// A constant that layers multiply by.
@@ -57,6 +57,7 @@ pub(super) fn unstructured(
     graph: &mut Graph,
     sparsity: f64,
     global: bool,
+    cx: &PassCx<'_>,
     report: &mut Report,
 ) -> Result<(), GraphError> {
     const RULE: &str = "unstructured";
@@ -91,7 +92,9 @@ pub(super) fn unstructured(
                 *value = 0.0;
             }
         }
-        write(graph, &weights, &values, RULE, report);
+        if cx.admits(RULE, &graph.node(weights.layer).name) {
+            write(graph, &weights, &values, RULE, report);
+        }
     }
     graph.refresh()
 }
@@ -135,6 +138,7 @@ pub(super) fn grouped(
     graph: &mut Graph,
     keep: usize,
     of: usize,
+    cx: &PassCx<'_>,
     report: &mut Report,
 ) -> Result<(), GraphError> {
     const RULE: &str = "n-of-m";
@@ -158,7 +162,9 @@ pub(super) fn grouped(
                 }
             }
         }
-        write(graph, &weights, &values, RULE, report);
+        if cx.admits(RULE, &graph.node(weights.layer).name) {
+            write(graph, &weights, &values, RULE, report);
+        }
     }
     graph.refresh()
 }

@@ -7,7 +7,7 @@
 
 use rabot_ir::ops::{PoolKind, UnaryOp};
 use rabot_ir::{Graph, GraphError, NodeId, Op, Value};
-use rabot_rewrite::{Report, remove_dead, unique_name};
+use rabot_rewrite::{PassCx, Report, remove_dead, unique_name};
 use rabot_tensor::{DType, Tensor};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -59,6 +59,7 @@ fn dequantized(graph: &Graph, value: Option<Value>) -> Option<Dequantized> {
 pub(super) fn carry(
     graph: &mut Graph,
     names: &mut HashSet<Arc<str>>,
+    cx: &PassCx<'_>,
     report: &mut Report,
 ) -> Result<(), GraphError> {
     // Operands come first, so that one sweep moves as far as it goes.
@@ -68,11 +69,11 @@ pub(super) fn carry(
         }
         match &graph.node(id).op {
             Op::QuantizeLinear(_) => {
-                drop_relu(graph, id, report);
-                cancel(graph, id, report);
+                drop_relu(graph, id, cx, report);
+                cancel(graph, id, cx, report);
             }
-            Op::Concat(_) => move_below(graph, names, id, report)?,
-            op if carries(op) => move_below(graph, names, id, report)?,
+            Op::Concat(_) => move_below(graph, names, id, cx, report)?,
+            op if carries(op) => move_below(graph, names, id, cx, report)?,
             _ => {}
         }
     }
@@ -80,12 +81,13 @@ pub(super) fn carry(
 }
 
 /// `Quantize(Dequantize(q))` with the same parameters is `q`.
-fn cancel(graph: &mut Graph, id: NodeId, report: &mut Report) {
+fn cancel(graph: &mut Graph, id: NodeId, cx: &PassCx<'_>, report: &mut Report) {
     let input = graph.node(id).inputs.first().copied().flatten();
     let Some(found) = dequantized(graph, input) else { return };
     let same = input.and_then(|input| Some(parameters(graph, id)? == parameters(graph, input.node)?));
     let output = Value { node: id, slot: 0 };
-    if same == Some(true) && graph.fact(output).dtype() == graph.fact(found.integers).dtype() {
+    let fits = same == Some(true) && graph.fact(output).dtype() == graph.fact(found.integers).dtype();
+    if fits && cx.admits("stay-int8", &graph.node(id).name) {
         report.apply("stay-int8", graph.node(id).name.clone(), "no conversion to f32 and back");
         graph.replace_value(output, found.integers);
         remove_dead(graph, id);
@@ -93,13 +95,14 @@ fn cancel(graph: &mut Graph, id: NodeId, report: &mut Report) {
 }
 
 /// Where 0 is the lowest integer, saturation is a `Relu`.
-fn drop_relu(graph: &mut Graph, id: NodeId, report: &mut Report) {
+fn drop_relu(graph: &mut Graph, id: NodeId, cx: &PassCx<'_>, report: &mut Report) {
     let Some(Some(input)) = graph.node(id).inputs.first().copied() else { return };
     let Op::Unary(op) = &graph.node(input.node).op else { return };
     let (Some(operand), true) = (graph.node(input.node).inputs[0], op.op == UnaryOp::Relu) else { return };
     let lowest = graph.fact(Value { node: id, slot: 0 }).dtype().int_range().map(|range| range.0);
     let zero = parameters(graph, id).and_then(|(_, zero)| zero.to_i64s().first().map(|&z| i128::from(z)));
-    if zero.is_some() && zero == lowest {
+    let fits = zero.is_some() && zero == lowest;
+    if fits && cx.admits("relu-by-saturation", &graph.node(input.node).name) {
         report.apply("relu-by-saturation", graph.node(input.node).name.clone(), "");
         graph.set_input(id, 0, Some(operand));
         remove_dead(graph, input.node);
@@ -111,6 +114,7 @@ fn move_below(
     graph: &mut Graph,
     names: &mut HashSet<Arc<str>>,
     id: NodeId,
+    cx: &PassCx<'_>,
     report: &mut Report,
 ) -> Result<(), GraphError> {
     let node = graph.node(id).clone();
@@ -124,6 +128,9 @@ fn move_below(
     if !node.inputs.iter().take(data).all(same) {
         let reason = "its operands have different scales or zero points";
         report.skip("stay-int8", node.name.clone(), reason);
+        return Ok(());
+    }
+    if !cx.admits("stay-int8", &node.name) {
         return Ok(());
     }
     let mut inputs = node.inputs.clone();

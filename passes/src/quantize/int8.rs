@@ -129,12 +129,15 @@ impl Pass for Quantize {
                 report.skip("int8", name, format!("{count} calibration values are infinite or no number"));
                 continue;
             }
+            if !cx.admits("int8", &name) {
+                continue;
+            }
             let detail = rewriting.layer(layer, x.parameters(), y.parameters()).map_err(error)?;
             report.apply("int8", name, detail);
         }
         let mut names = rewriting.names;
         graph.refresh().map_err(error)?;
-        carry(graph, &mut names, &mut report).map_err(error)?;
+        carry(graph, &mut names, cx, &mut report).map_err(error)?;
         graph.refresh().map_err(error)?;
         Ok(report)
     }
@@ -282,7 +285,7 @@ mod tests {
         let before = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let sets: Vec<Tensors> = (0..4).map(|seed| inputs(&before, seed)).collect();
         let mut graph = before.clone();
-        let report = pass.run(&mut graph, &PassCx { calibration: Some(&sets) }).unwrap();
+        let report = pass.run(&mut graph, &PassCx { calibration: Some(&sets), ..PassCx::default() }).unwrap();
         verify(&graph).unwrap_or_else(|errors| panic!("{errors}\n{}", print(&graph)));
         for set in &sets {
             let (expected, actual) = (interp::run(&before, set).unwrap(), interp::run(&graph, set).unwrap());
@@ -434,7 +437,9 @@ mod tests {
     #[test]
     fn without_calibration_inputs_there_is_an_error() {
         let run = |calibration: Option<&[Tensors]>| {
-            Quantize::default().run(&mut parse(CHAIN).unwrap(), &PassCx { calibration }).unwrap_err()
+            Quantize::default()
+                .run(&mut parse(CHAIN).unwrap(), &PassCx { calibration, ..PassCx::default() })
+                .unwrap_err()
         };
         assert!(run(None).to_string().contains("--calibrate"));
         assert!(run(Some(&[])).to_string().contains("--calibrate"));

@@ -102,7 +102,7 @@ fn record(args: &RecordArgs) -> Result<Status, Failure> {
     let profile = Profile::by_name(&options.target)?;
     progress.now("running pass by pass");
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
-    let ledger = golden::ledger(&model.graph, &pipeline, &PassCx { calibration }, &inputs, None, &profile)?;
+    let ledger = golden::ledger(&model.graph, &pipeline, &PassCx { calibration, ..PassCx::default() }, &inputs, None, &profile)?;
     progress.now("writing");
     let parent = parent_of(&args.output)?;
     let folder = absolute(&parent)?.join(args.output.file_name().unwrap_or_default());
@@ -227,7 +227,7 @@ fn check(args: &CheckArgs) -> Result<Status, Failure> {
     inputs::check(&model.graph, &inputs)?;
     progress.now("running pass by pass");
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
-    let cx = PassCx { calibration };
+    let cx = PassCx { calibration, ..PassCx::default() };
     let ledger = golden::ledger(&model.graph, &pipeline, &cx, &inputs, Some(&outputs), &profile)?;
     let found = golden::check(&pack, &ledger)?;
     drop(progress);

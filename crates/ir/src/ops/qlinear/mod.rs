@@ -207,9 +207,23 @@ impl<'a> Operands<'a> {
             for parameter in parameters {
                 side.check(parameter, data, cx)?;
             }
+            let [scale, zero] = parameters;
+            check_alike(scale, zero)?;
         }
         self.bias.map_or(Ok(()), |bias| bias_shape(bias.shape(), channels, cx))
     }
+}
+
+/// Refuses a zero point that has not the shape of its scale, as far as that is known, unless either is one element.
+fn check_alike(scale: &Fact, zero: &Fact) -> Result<(), OpError> {
+    let single = scale.ty.elements().is(1) || zero.ty.elements().is(1);
+    // Dims that are not known are checked when a program is bound: each parameter has to fit the operand.
+    let differ = |(a, b): (&Dim, &Dim)| a.as_const().zip(b.as_const()).is_some_and(|(a, b)| a != b);
+    let apart = zero.rank() != scale.rank() || zero.shape().iter().zip(scale.shape()).any(differ);
+    if apart && !single {
+        return Err(OpError::Shape(format!("a zero point {} for a scale {}", zero.ty, scale.ty)));
+    }
+    Ok(())
 }
 
 /// The elements with their zero point taken away.
@@ -349,6 +363,8 @@ mod tests {
         assert!(with(4, &f32s(&[3], &[1.; 3])).is_err());
         assert!(with(1, &f32s(&[2], &[1.; 2])).is_ok());
         assert!(with(1, &f32s(&[1, 2], &[1.; 2])).is_err());
+        let rows = [f32s(&[2, 1], &[0.5, 1.0]), Tensor::from_vec(&[2], vec![1u8, 2])];
+        assert!(eval(&matmul, &[&a, &rows[0], &rows[1], &a, &one, &zero, &one, &zero]).is_err());
         assert!(matches!(with(6, &f32s(&[2], &[1.; 2])), Err(OpError::Unsupported(_))));
         assert!(matches!(with(2, &Tensor::scalar(0i8)), Err(OpError::DType { slot: 2, .. })));
         assert!(matches!(
