@@ -33,6 +33,9 @@ pub enum DebugError {
     /// The graph is not valid.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A value cannot be tapped.
+    #[error(transparent)]
+    Tap(crate::taps::TapError),
     /// The text of a golden pack is not what it should be.
     #[error("golden.toml: {0}")]
     Pack(String),

@@ -3,6 +3,7 @@
 //! - [`compare`](compare()): the compiled program against the interpreter, value by value.
 //! - [`trace`](trace()): a pipeline pass by pass, with sizes, times and the error each pass adds.
 //! - [`golden`]: outputs that are kept, and which pass moved them.
+//! - [`taps`]: values from inside kernels, stored by the kernels themselves.
 //! - [`tolerance`]: how far rounding can move a value, derived from the graph.
 //!
 //! This crate knows nothing of ONNX files or of the command line.
@@ -14,6 +15,7 @@ mod difference;
 mod error;
 pub mod golden;
 mod measure;
+pub mod taps;
 pub mod tolerance;
 mod trace;
 

@@ -20,8 +20,10 @@ struct Rows<'g> {
     input: Value,
     /// The anchor's result.
     output: Value,
-    /// Values that the kernel writes.
+    /// Values that the kernel writes: the anchor's result and what is made of it.
     roots: Vec<Value>,
+    /// Values before the anchor that it writes too: outputs of the graph.
+    early: Vec<Value>,
     /// True for axes that are reduced or normalized over.
     reduced: Vec<bool>,
     /// True if the result has the operand's shape.
@@ -35,6 +37,7 @@ struct RowKernel<'g> {
     rows: Rows<'g>,
     views: HashMap<Leaf, View>,
     targets: Vec<View>,
+    early_targets: Vec<View>,
     full: Domain,
     outer: Domain,
     frame: Frame,
@@ -71,8 +74,8 @@ impl Lowering<'_, '_, '_> {
         nodes.extend(&after);
         let reduced = (0..shape.len()).map(|axis| axes.contains(&axis)).collect();
         let (before, after) = (self.members(&before), self.members(&after));
-        let roots = self.roots(&nodes);
-        let rows = Rows { input, output, roots, reduced, same_shape, before, after };
+        let (early, roots) = self.roots(&nodes).into_iter().partition(|&value| before.has(value));
+        let rows = Rows { input, output, roots, early, reduced, same_shape, before, after };
         self.emit_rows(rows, &nodes, anchor, &shape);
         if !late.is_empty() {
             self.lower_elementwise(&late);
@@ -90,7 +93,6 @@ impl Lowering<'_, '_, '_> {
                 before.contains(user) || (*user == anchor && *slot == 0 && value == input)
             });
             inside
-                && !self.graph.is_output(value)
                 && fact.shape() == shape
                 && !matches!(fact.dtype(), DType::F16 | DType::BF16)
                 && self.has_compiled_dtypes(id)
@@ -153,8 +155,9 @@ impl Lowering<'_, '_, '_> {
 
     fn emit_rows(&mut self, rows: Rows<'_>, nodes: &[NodeId], anchor: NodeId, shape: &[Dim]) {
         let (views, targets) = self.row_views(&rows, anchor, shape);
+        let early_targets: Vec<View> = rows.early.iter().map(|&value| self.allocate_dense(value)).collect();
         let mut frame = Frame::default();
-        let all: Vec<&View> = views.values().chain(&targets).collect();
+        let all: Vec<&View> = views.values().chain(&targets).chain(&early_targets).collect();
         let cuts: Vec<usize> = (1..shape.len()).filter(|&a| rows.reduced[a] != rows.reduced[a - 1]).collect();
         let runs = mergeable_runs(shape, &all, &cuts);
         let (inner, outer): (Vec<&Vec<usize>>, Vec<&Vec<usize>>) =
@@ -178,7 +181,8 @@ impl Lowering<'_, '_, '_> {
         let kernel_outer = frame.sizes(&outer_sizes);
         let inner_sizes = frame.sizes(&inner_dims);
         let dtype = compute_dtype(self.graph.fact(rows.input).dtype());
-        let mut origin = self.origin(nodes, &rows.roots);
+        let written: Vec<Value> = rows.early.iter().chain(&rows.roots).copied().collect();
+        let mut origin = self.origin(nodes, &written);
         origin.flops = shape.iter().product::<Dim>() * Dim::from(nodes.len() + 2);
         let length = (0..shape.len()).filter(|&a| rows.reduced[a]).map(|a| &shape[a]).product::<Dim>();
         let mut kernel = RowKernel {
@@ -187,6 +191,7 @@ impl Lowering<'_, '_, '_> {
             rows,
             views,
             targets,
+            early_targets,
             frame,
             stages: Vec::new(),
             inner_sizes,
@@ -237,17 +242,30 @@ impl RowKernel<'_> {
 
     /// A stage over the row that reduces what `value` makes of the operand; gives the reduction's number.
     fn pass(&mut self, function: ReduceFn, value: impl FnOnce(&mut Dag, ExprId) -> ExprId) -> usize {
-        let (mut dag, x) = self.operand();
+        // What comes before the anchor is computed in every pass; the first one writes it.
+        let early = if self.stages.is_empty() { std::mem::take(&mut self.rows.early) } else { vec![] };
+        let (mut dag, x, values) = self.operand_and(&early);
+        let mut stores = Vec::new();
+        for (target, value) in self.early_targets.iter().zip(values) {
+            let access = self.frame.access(&target.offset, &self.full.strides(target));
+            stores.push(Store { arg: self.frame.arg(target, true), access, value });
+        }
         let value = value(&mut dag, x);
         let inner = self.inner_sizes.clone();
         let reductions = vec![Reduction { function, value }];
-        self.stages.push(Stage { inner, dag, reductions, stores: vec![] });
+        self.stages.push(Stage { inner, dag, reductions, stores });
         self.reductions += 1;
         self.reductions - 1
     }
 
     /// A DAG with the operand, elementwise nodes before the anchor included.
     fn operand(&mut self) -> (Dag, ExprId) {
+        let (dag, x, _) = self.operand_and(&[]);
+        (dag, x)
+    }
+
+    /// As [`RowKernel::operand`], and other values from before the anchor.
+    fn operand_and(&mut self, others: &[Value]) -> (Dag, ExprId, Vec<ExprId>) {
         let mut exprs = Exprs {
             members: &self.rows.before,
             views: &self.views,
@@ -257,7 +275,8 @@ impl RowKernel<'_> {
             given: HashMap::new(),
         };
         let x = exprs.value(self.rows.input);
-        (exprs.dag, x)
+        let others = others.iter().map(|&value| exprs.value(value)).collect();
+        (exprs.dag, x, others)
     }
 
     /// The last stage: the anchor's result, the nodes after it, and the stores.
