@@ -17,5 +17,5 @@ pub use pass::{Applied, Exactness, Pass, PassCx, PassError, Report, Skipped, Sta
 pub use pattern::{Match, Pattern, PatternError};
 pub use pipeline::{PassInfo, Pipeline, PipelineError, Step};
 pub use rewriter::{
-    Apply, Rewriter, RuleInfo, Rules, Skip, edit_branches, remove_dead, taken_names, unique_name,
+    Apply, Rewriter, RuleInfo, Rules, Skip, Valid, edit_branches, remove_dead, taken_names, unique_name,
 };

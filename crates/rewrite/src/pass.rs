@@ -2,6 +2,7 @@
 
 use crate::gate::Gate;
 use crate::pattern::PatternError;
+use crate::rewriter::RuleInfo;
 use rabot_ir::interp::{InterpError, Tensors};
 use rabot_ir::{Dim, Graph, GraphError, Node, NodeId, NodeOutput, Op};
 use std::collections::BTreeSet;
@@ -19,6 +20,11 @@ pub trait Pass: fmt::Debug + Send + Sync {
 
     /// How far outputs may move. Tests hold the pass to it.
     fn exactness(&self) -> Exactness;
+
+    /// The rules it applies, in the order in which they are tried; none if it is not made of rules.
+    fn rules(&self) -> Vec<RuleInfo> {
+        Vec::new()
+    }
 
     /// Options that differ from their defaults, as pipelines spell them: `{sparsity=0.8}`; empty if none does.
     fn options(&self) -> String {
@@ -48,6 +54,21 @@ pub enum Exactness {
     },
     /// As far as the user asked for; the text names the metric that bounds it.
     Changes(&'static str),
+}
+
+impl Exactness {
+    /// The looser of two: what holds for changes of both kinds.
+    pub fn loosest(self, other: Self) -> Self {
+        use Exactness::{Bitwise, Changes, Rel, Ulp};
+        match (self, other) {
+            (Rel { rtol: a, atol: b }, Rel { rtol: c, atol: d }) => Rel { rtol: a.max(c), atol: b.max(d) },
+            (Ulp(a), Ulp(b)) => Ulp(a.max(b)),
+            (Changes(metric), _) | (_, Changes(metric)) => Changes(metric),
+            (rel @ Rel { .. }, _) | (_, rel @ Rel { .. }) => rel,
+            (ulp @ Ulp(_), Bitwise) | (Bitwise, ulp @ Ulp(_)) => ulp,
+            (Bitwise, Bitwise) => Bitwise,
+        }
+    }
 }
 
 impl fmt::Display for Exactness {

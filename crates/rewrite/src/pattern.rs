@@ -47,6 +47,12 @@ pub enum PatternError {
         /// The names it binds.
         bound: String,
     },
+    /// A table's entry is not a whole rule.
+    #[error("rule `{rule}` has no identity or no pattern")]
+    Incomplete {
+        /// Name of the rule.
+        rule: String,
+    },
     /// The pattern binds a name once and the rule does not use it.
     #[error("pattern `{text}` binds `{name}`, which the rule does not use")]
     Unused {

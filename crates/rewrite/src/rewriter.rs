@@ -4,24 +4,65 @@
 //! new value in the place of the matched root, with its name and the sources of all matched nodes. It refuses a
 //! match whose interior values are used elsewhere, so no rule has to.
 
-use crate::pass::{PassCx, PassError, Report};
+use crate::pass::{Exactness, PassCx, PassError, Report};
 use crate::pattern::{Match, Pattern, PatternError};
 use rabot_ir::{Dim, Fact, Graph, GraphError, Node, NodeId, Op, Value};
 use rabot_tensor::Tensor;
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
-/// A rewrite rule, as a table holds it.
+/// A rewrite rule, as a table holds it. Fields that are not written come from [`RuleInfo::BITWISE`] or from a rule of
+/// the table's own that starts from it.
 #[derive(Clone, Copy, Debug)]
 pub struct RuleInfo {
     /// Name in reports: `conv-batch-norm`.
     pub name: &'static str,
+    /// The identity, or where it is written down, in one line: `x * 1 = x`.
+    pub identity: &'static str,
+    /// How far outputs may move by one application. Tests hold the rule to it.
+    pub exactness: Exactness,
+    /// For which values the identity holds.
+    pub valid: Valid,
     /// What it replaces, as [`Pattern`] texts; the first that matches counts.
     pub lhs: &'static [&'static str],
     /// The names bound in each `lhs` that `apply` reads.
     pub uses: &'static [&'static str],
     /// Checks what the pattern cannot say and builds the replacement.
     pub apply: Apply,
+}
+
+impl RuleInfo {
+    /// Where tables start from: a rule that changes no bit of any value. It has no name, no pattern and no identity,
+    /// which [`Rules::new`] refuses.
+    pub const BITWISE: RuleInfo = RuleInfo {
+        name: "",
+        identity: "",
+        exactness: Exactness::Bitwise,
+        valid: Valid::Always,
+        lhs: &[],
+        uses: &[],
+        apply: |_, _| Err(Skip::NoMatch),
+    };
+}
+
+/// For which values the identity of a rule holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Valid {
+    /// For all, NaN and infinities too.
+    Always,
+    /// Where no value that the matched nodes read or make is infinite or NaN. Such rules are off under
+    /// [`PassCx::strict`].
+    Finite,
+}
+
+impl fmt::Display for Valid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Valid::Always => "always",
+            Valid::Finite => "finite values",
+        })
+    }
 }
 
 /// Builds the replacement of a match. Nodes it added are removed again if it returns an error.
@@ -171,9 +212,8 @@ pub fn remove_dead(graph: &mut Graph, node: NodeId) {
 
 #[derive(Debug)]
 struct Rule {
-    name: &'static str,
+    info: RuleInfo,
     patterns: Vec<Pattern>,
-    apply: Apply,
 }
 
 /// Rules whose patterns are parsed and checked.
@@ -183,16 +223,24 @@ pub struct Rules(Vec<Rule>);
 impl Rules {
     /// Parses a table of rules. Earlier rules are tried first.
     ///
-    /// **Errors**: a pattern that cannot be read, or names that do not fit it.
+    /// **Errors**: a pattern that cannot be read, names that do not fit it, or a rule without an identity.
     pub fn new(table: &[RuleInfo]) -> Result<Self, PatternError> {
         let mut rules = Vec::with_capacity(table.len());
         for info in table {
+            if info.identity.is_empty() || info.lhs.is_empty() {
+                return Err(PatternError::Incomplete { rule: info.name.to_owned() });
+            }
             let patterns: Result<Vec<Pattern>, _> = info.lhs.iter().map(|lhs| Pattern::parse(lhs)).collect();
             let patterns = patterns?;
             patterns.iter().try_for_each(|pattern| pattern.check_uses(info.uses))?;
-            rules.push(Rule { name: info.name, patterns, apply: info.apply });
+            rules.push(Rule { info: *info, patterns });
         }
         Ok(Rules(rules))
+    }
+
+    /// How far one application of any of the rules may move outputs.
+    pub fn exactness(&self) -> Exactness {
+        self.0.iter().map(|rule| rule.info.exactness).fold(Exactness::Bitwise, Exactness::loosest)
     }
 
     /// Applies the rules, operands before users, until none applies; branches of conditionals too.
@@ -251,12 +299,12 @@ impl Rules {
             let name = graph.node(id).name.clone();
             match apply(rule, graph, names, &found, cx) {
                 Ok((detail, sources)) => {
-                    report.apply_to(rule.name, name, detail, sources);
+                    report.apply_to(rule.info.name, name, detail, sources);
                     return;
                 }
                 Err(Skip::NoMatch) => {}
-                Err(Skip::Reason(reason)) => report.skip(rule.name, name, reason),
-                Err(Skip::Graph(error)) => report.skip(rule.name, name, error.to_string()),
+                Err(Skip::Reason(reason)) => report.skip(rule.info.name, name, reason),
+                Err(Skip::Graph(error)) => report.skip(rule.info.name, name, error.to_string()),
             }
         }
     }
@@ -283,13 +331,16 @@ fn apply(
     let old = Value { node: found.root, slot: 0 };
     let (base, sources) = (graph.node(found.root).name.clone(), sources_of(graph, &found.nodes));
     let mut rewriter = Rewriter { graph, names, base, sources: sources.clone(), added: Vec::new() };
-    let result = (rule.apply)(&mut rewriter, found);
+    let result = (rule.info.apply)(&mut rewriter, found);
     let added = std::mem::take(&mut rewriter.added);
     // What the rule is not meant for is not worth a report, so the rule speaks first.
     let result = result.and_then(|new| {
         check_interior(graph, found, &added)?;
         check_type(graph, old, new)?;
-        if cx.admits(rule.name, &graph.node(found.root).name) { Ok(new) } else { Err(Skip::NoMatch) }
+        if cx.strict && rule.info.valid == Valid::Finite {
+            return Err(Skip::because("it only holds for finite values, and --strict is set"));
+        }
+        if cx.admits(rule.info.name, &graph.node(found.root).name) { Ok(new) } else { Err(Skip::NoMatch) }
     });
     let new = match result {
         Ok(new) => new,
@@ -398,9 +449,11 @@ mod tests {
 
     const DOUBLE_NEG: RuleInfo = RuleInfo {
         name: "double-neg",
+        identity: "-(-x) = x",
         lhs: &["Neg(Neg(?x))"],
         uses: &["x"],
         apply: |rewriter, found| rewriter.value(found, "x"),
+        ..RuleInfo::BITWISE
     };
 
     #[test]
@@ -426,6 +479,7 @@ mod tests {
     fn the_replacement_keeps_name_and_sources() {
         let rule = RuleInfo {
             name: "abs",
+            identity: "relu(-x) = relu(0 - x)",
             lhs: &["Relu(Neg(?x))"],
             uses: &["x"],
             apply: |rewriter, found| {
@@ -435,6 +489,7 @@ mod tests {
                     rewriter.add(Op::Binary(Binary { op: BinaryOp::Sub }), vec![Some(zero), Some(x)], "m")?;
                 rewriter.add(Op::Unary(Unary { op: UnaryOp::Relu }), vec![Some(min)], "r")
             },
+            ..RuleInfo::BITWISE
         };
         let (mut graph, _) = twice_negated();
         Rules::new(&[rule]).unwrap().run("test", &mut graph, &PassCx::default()).unwrap();
@@ -448,26 +503,47 @@ mod tests {
         let rules = [
             RuleInfo {
                 name: "to-sin",
+                identity: "none",
                 lhs: &["Cos(?x)"],
                 uses: &["x"],
                 apply: |rewriter, found| {
                     let x = rewriter.value(found, "x")?;
                     rewriter.add(unary(UnaryOp::Sin), vec![Some(x)], "sin")
                 },
+                ..RuleInfo::BITWISE
             },
             RuleInfo {
                 name: "to-cos",
+                identity: "none",
                 lhs: &["Sin|Neg(?x)"],
                 uses: &["x"],
                 apply: |rewriter, found| {
                     let x = rewriter.value(found, "x")?;
                     rewriter.add(unary(UnaryOp::Cos), vec![Some(x)], "cos")
                 },
+                ..RuleInfo::BITWISE
             },
         ];
         let (mut graph, _) = twice_negated();
         let error = Rules::new(&rules).unwrap().run("test", &mut graph, &PassCx::default()).unwrap_err();
         assert!(matches!(error, PassError::Budget { .. }), "{error}");
+    }
+
+    #[test]
+    fn strict_leaves_out_what_holds_for_finite_values() {
+        let rules = Rules::new(&[RuleInfo { valid: Valid::Finite, ..DOUBLE_NEG }]).unwrap();
+        let (mut graph, _) = twice_negated();
+        let strict = PassCx { strict: true, ..PassCx::default() };
+        let report = rules.run("test", &mut graph, &strict).unwrap();
+        assert!(report.applied.is_empty());
+        assert_eq!(report.skipped[0].reason, "it only holds for finite values, and --strict is set");
+        assert_eq!(rules.run("test", &mut graph, &PassCx::default()).unwrap().applied.len(), 1);
+    }
+
+    #[test]
+    fn a_rule_states_its_identity() {
+        let rule = RuleInfo { identity: "", ..DOUBLE_NEG };
+        assert!(matches!(Rules::new(&[rule]), Err(PatternError::Incomplete { .. })));
     }
 
     #[test]

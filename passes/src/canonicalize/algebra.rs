@@ -48,11 +48,12 @@ impl Pass for Algebra {
         Exactness::Bitwise
     }
 
+    fn rules(&self) -> Vec<RuleInfo> {
+        [NUMBERS, views::RULES].concat()
+    }
+
     fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
-        static RULES: LazyLock<Result<Rules, PatternError>> = LazyLock::new(|| {
-            let tables = [NUMBERS, views::RULES];
-            Rules::new(&tables.concat())
-        });
+        static RULES: LazyLock<Result<Rules, PatternError>> = LazyLock::new(|| Rules::new(&Algebra.rules()));
         match &*RULES {
             Ok(rules) => rules.run(self.name(), graph, cx),
             Err(error) => Err(PassError::Pattern { pass: self.name(), error: error.clone() }),
@@ -61,65 +62,134 @@ impl Pass for Algebra {
 }
 
 const NUMBERS: &[RuleInfo] = &[
-    // x * 1 = x
     RuleInfo {
         name: "times-one",
+        identity: "x * 1 = x",
         lhs: &["Mul(?x, #c)"],
         uses: &["x", "c"],
         apply: |r, m| neutral(r, m, &[1.0]),
+        ..RuleInfo::BITWISE
     },
-    // x / 1 = x
     RuleInfo {
         name: "over-one",
+        identity: "x / 1 = x",
         lhs: &["Div(?x, #c)"],
         uses: &["x", "c"],
         apply: |r, m| neutral(r, m, &[1.0]),
+        ..RuleInfo::BITWISE
     },
-    // x ^ 1 = x
     RuleInfo {
         name: "power-one",
+        identity: "x ^ 1 = x",
         lhs: &["Pow(?x, #c)"],
         uses: &["x", "c"],
         apply: |r, m| neutral(r, m, &[1.0]),
+        ..RuleInfo::BITWISE
     },
-    // x + -0 = x; x + 0 = x for integers
     RuleInfo {
         name: "plus-zero",
+        identity: "x + -0 = x, and x + 0 = x for integers",
         lhs: &["Add(?x, #c)"],
         uses: &["x", "c"],
         apply: |r, m| neutral(r, m, &[-0.0]),
+        ..RuleInfo::BITWISE
     },
-    // x - 0 = x
     RuleInfo {
         name: "minus-zero",
+        identity: "x - 0 = x",
         lhs: &["Sub(?x, #c)"],
         uses: &["x", "c"],
         apply: |r, m| neutral(r, m, &[0.0]),
+        ..RuleInfo::BITWISE
     },
-    // x ^ 2 = x * x: the product of two floats of at most 24 bits is exact in f64, so both round once.
-    RuleInfo { name: "square", lhs: &["Pow(?x, 2)"], uses: &["x"], apply: square },
-    // x / 2^k = x * 2^-k: scaling by a power of two is exact as long as both are normal numbers.
+    RuleInfo {
+        name: "square",
+        identity: "x ^ 2 = x * x: a product of floats of at most 24 bits is exact in f64, so both round once",
+        lhs: &["Pow(?x, 2)"],
+        uses: &["x"],
+        apply: square,
+        ..RuleInfo::BITWISE
+    },
     RuleInfo {
         name: "over-power-of-two",
+        identity: "x / 2^k = x * 2^-k, where both powers are normal numbers",
         lhs: &["Div(?x, #c)"],
         uses: &["x", "c"],
         apply: over_power_of_two,
+        ..RuleInfo::BITWISE
     },
-    // -(-x) = x
-    RuleInfo { name: "double-negation", lhs: &["Neg(Neg(?x))"], uses: &["x"], apply: |r, m| r.value(m, "x") },
-    RuleInfo { name: "double-not", lhs: &["Not(Not(?x))"], uses: &["x"], apply: |r, m| r.value(m, "x") },
-    // f(f(x)) = f(x) for a projection
-    RuleInfo { name: "relu-twice", lhs: &["Relu(n:Relu(_x))"], uses: &["n"], apply: |r, m| r.value(m, "n") },
-    RuleInfo { name: "abs-twice", lhs: &["Abs(n:Abs(_x))"], uses: &["n"], apply: |r, m| r.value(m, "n") },
-    // A cast to the dtype that x has.
-    RuleInfo { name: "cast-to-same", lhs: &["Cast(?x)"], uses: &["x"], apply: same_type },
-    // A cast of a cast that kept every value.
-    RuleInfo { name: "cast-of-cast", lhs: &["Cast(Cast(?x))"], uses: &["x"], apply: cast_of_cast },
-    // One operand: nothing to combine.
-    RuleInfo { name: "one-operand", lhs: &["Sum|Max|Min|Mean(?x)"], uses: &["x"], apply: same_type },
-    // The sum of two is an addition.
-    RuleInfo { name: "sum-of-two", lhs: &["Sum(?x, ?y)"], uses: &["x", "y"], apply: sum_of_two },
-    RuleInfo { name: "no-bounds", lhs: &["Clip(?x)"], uses: &["x"], apply: same_type },
+    RuleInfo {
+        name: "double-negation",
+        identity: "-(-x) = x",
+        lhs: &["Neg(Neg(?x))"],
+        uses: &["x"],
+        apply: |r, m| r.value(m, "x"),
+        ..RuleInfo::BITWISE
+    },
+    RuleInfo {
+        name: "double-not",
+        identity: "not not x = x",
+        lhs: &["Not(Not(?x))"],
+        uses: &["x"],
+        apply: |r, m| r.value(m, "x"),
+        ..RuleInfo::BITWISE
+    },
+    RuleInfo {
+        name: "relu-twice",
+        identity: "relu(relu(x)) = relu(x)",
+        lhs: &["Relu(n:Relu(_x))"],
+        uses: &["n"],
+        apply: |r, m| r.value(m, "n"),
+        ..RuleInfo::BITWISE
+    },
+    RuleInfo {
+        name: "abs-twice",
+        identity: "||x|| = |x|",
+        lhs: &["Abs(n:Abs(_x))"],
+        uses: &["n"],
+        apply: |r, m| r.value(m, "n"),
+        ..RuleInfo::BITWISE
+    },
+    RuleInfo {
+        name: "cast-to-same",
+        identity: "a cast to the dtype that x has is x",
+        lhs: &["Cast(?x)"],
+        uses: &["x"],
+        apply: same_type,
+        ..RuleInfo::BITWISE
+    },
+    RuleInfo {
+        name: "cast-of-cast",
+        identity: "a cast of a cast that kept every value is one cast",
+        lhs: &["Cast(Cast(?x))"],
+        uses: &["x"],
+        apply: cast_of_cast,
+        ..RuleInfo::BITWISE
+    },
+    RuleInfo {
+        name: "one-operand",
+        identity: "the sum, mean, largest and smallest of one operand is the operand",
+        lhs: &["Sum|Max|Min|Mean(?x)"],
+        uses: &["x"],
+        apply: same_type,
+        ..RuleInfo::BITWISE
+    },
+    RuleInfo {
+        name: "sum-of-two",
+        identity: "the sum of two is an addition",
+        lhs: &["Sum(?x, ?y)"],
+        uses: &["x", "y"],
+        apply: sum_of_two,
+        ..RuleInfo::BITWISE
+    },
+    RuleInfo {
+        name: "no-bounds",
+        identity: "clip(x) without bounds = x",
+        lhs: &["Clip(?x)"],
+        uses: &["x"],
+        apply: same_type,
+        ..RuleInfo::BITWISE
+    },
 ];
 
 /// The operand itself; the driver refuses it if the type differs (broadcasting, say).

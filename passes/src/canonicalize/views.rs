@@ -6,73 +6,117 @@ use rabot_rewrite::{Match, Rewriter, RuleInfo, Skip};
 use rabot_tensor::Tensor;
 
 pub(super) const RULES: &[RuleInfo] = &[
-    RuleInfo { name: "identity", lhs: &["Identity(?x)"], uses: &["x"], apply: |r, m| r.value(m, "x") },
-    // Same type, same elements in the same order.
+    RuleInfo {
+        name: "identity",
+        identity: "identity(x) = x",
+        lhs: &["Identity(?x)"],
+        uses: &["x"],
+        apply: |r, m| r.value(m, "x"),
+        ..RuleInfo::BITWISE
+    },
     RuleInfo {
         name: "view-to-same",
+        identity: "a view of the same type has the same elements in the same order",
         lhs: &["Reshape|Unsqueeze|Expand|Squeeze(?x, [_a])"],
         uses: &["x"],
         apply: unchanged,
+        ..RuleInfo::BITWISE
     },
-    RuleInfo { name: "flatten-to-same", lhs: &["Flatten(?x)"], uses: &["x"], apply: unchanged },
-    RuleInfo { name: "concat-of-one", lhs: &["Concat(?x)"], uses: &["x"], apply: unchanged },
+    RuleInfo {
+        name: "flatten-to-same",
+        identity: "a view of the same type has the same elements in the same order",
+        lhs: &["Flatten(?x)"],
+        uses: &["x"],
+        apply: unchanged,
+        ..RuleInfo::BITWISE
+    },
+    RuleInfo {
+        name: "concat-of-one",
+        identity: "concat(x) = x",
+        lhs: &["Concat(?x)"],
+        uses: &["x"],
+        apply: unchanged,
+        ..RuleInfo::BITWISE
+    },
     RuleInfo {
         name: "slice-of-all",
+        identity: "a slice by steps of 1 that is as long as x is x",
         lhs: &["Slice(?x, _starts, _ends, [_axes], [#steps])"],
         uses: &["x", "steps"],
         apply: slice_of_all,
+        ..RuleInfo::BITWISE
     },
     RuleInfo {
         name: "pad-by-none",
+        identity: "pad(x, 0) = x",
         lhs: &["Pad(?x, #pads, [_value], [_axes])"],
         uses: &["x", "pads"],
         apply: pad_by_none,
+        ..RuleInfo::BITWISE
     },
-    RuleInfo { name: "transpose-to-same", lhs: &["Transpose(?x)"], uses: &["x"], apply: transpose_to_same },
+    RuleInfo {
+        name: "transpose-to-same",
+        identity: "a transpose that moves no axis is x",
+        lhs: &["Transpose(?x)"],
+        uses: &["x"],
+        apply: transpose_to_same,
+        ..RuleInfo::BITWISE
+    },
     RuleInfo {
         name: "transpose-of-transpose",
+        identity: "transpose(transpose(x, p), q) = transpose(x, p of q)",
         lhs: &["Transpose(inner:Transpose(?x))"],
         uses: &["x", "inner"],
         apply: transpose_of_transpose,
+        ..RuleInfo::BITWISE
     },
-    // A reshape only looks at the order of elements, so it can look through another one.
     RuleInfo {
         name: "reshape-of-view",
+        identity: "a reshape only looks at the order of elements, which no view before it changes",
         lhs: &["Reshape(Reshape|Unsqueeze|Squeeze(?x, [_a]), _shape)"],
         uses: &["x"],
         apply: reshape,
+        ..RuleInfo::BITWISE
     },
     RuleInfo {
         name: "reshape-of-flatten",
+        identity: "a reshape only looks at the order of elements, which no view before it changes",
         lhs: &["Reshape(Flatten|Identity(?x), _shape)"],
         uses: &["x"],
         apply: reshape,
+        ..RuleInfo::BITWISE
     },
-    // The target need not be computed at run time if it is known up to one dim, or up to dims that x has too.
     RuleInfo {
         name: "reshape-target",
+        identity: "a target known up to one dim, or up to dims that x has too, need not be computed",
         lhs: &["Reshape(?x, ?shape)"],
         uses: &["x", "shape"],
         apply: reshape_target,
+        ..RuleInfo::BITWISE
     },
-    // Broadcasting does what the Expand did.
     RuleInfo {
         name: "expand-then-broadcast",
+        identity: "expand(x) op y = x op y, where broadcasting does what the expand did",
         lhs: &["Add|Mul(Expand(?x, _shape), ?y)"],
         uses: &["x", "y"],
         apply: expand_then_broadcast,
+        ..RuleInfo::BITWISE
     },
     RuleInfo {
         name: "expand-then-broadcast",
+        identity: "expand(x) op y = x op y, where broadcasting does what the expand did",
         lhs: &["Sub|Div|Equal|Less|Greater(Expand(?x, _shape), ?y)"],
         uses: &["x", "y"],
         apply: expand_then_broadcast,
+        ..RuleInfo::BITWISE
     },
     RuleInfo {
         name: "broadcast-with-expand",
+        identity: "x op expand(y) = x op y, where broadcasting does what the expand did",
         lhs: &["Sub|Div|Equal|Less|Greater(?x, Expand(?y, _shape))"],
         uses: &["x", "y"],
         apply: expand_then_broadcast,
+        ..RuleInfo::BITWISE
     },
 ];
 

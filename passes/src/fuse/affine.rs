@@ -2,6 +2,7 @@
 //!
 //! Everything is computed in f64 and rounded once to the dtype of the weights.
 
+use super::fusion::ROUNDED;
 use rabot_ir::ops::{Binary, BinaryOp, Gemm};
 use rabot_ir::{Op, Value};
 use rabot_rewrite::{Match, Rewriter, RuleInfo, Skip};
@@ -10,83 +11,101 @@ use rabot_tensor::Tensor;
 pub(super) const RULES: &[RuleInfo] = &[
     RuleInfo {
         name: "fold-batch-norm",
+        identity: "s (W x + b - mean) / sqrt(var + eps) + t: both are one scale and one shift per channel",
         lhs: &[
             "BatchNormalization(linear:Conv|ConvTranspose|Gemm(?x, #w, [?b]), #scale, #bias, #mean, #var)",
         ],
         uses: &["linear", "x", "w", "b", "scale", "bias", "mean", "var"],
         apply: |r, m| Affine::of_batch_norm(r, m).and_then(|affine| fold(r, m, &affine)),
+        ..ROUNDED
     },
     RuleInfo {
         name: "fold-scale",
+        identity: "c (W x + b) = (c W) x + c b",
         lhs: &["Mul(linear:Conv|ConvTranspose|Gemm(?x, #w, [?b]), #c)"],
         uses: &["linear", "x", "w", "b", "c"],
         apply: |r, m| Affine::of_constant(r, m, |c| (c, 0.0)).and_then(|affine| fold(r, m, &affine)),
+        ..ROUNDED
     },
     RuleInfo {
         name: "fold-scale",
+        identity: "c (W x + b) = (c W) x + c b",
         lhs: &["Mul(linear:MatMul(?x, #w), #c)"],
         uses: &["linear", "x", "w", "c"],
         apply: |r, m| Affine::of_constant(r, m, |c| (c, 0.0)).and_then(|affine| fold(r, m, &affine)),
+        ..ROUNDED
     },
     RuleInfo {
         name: "fold-divisor",
+        identity: "(W x + b) / c = (W / c) x + b / c",
         lhs: &["Div(linear:Conv|ConvTranspose|Gemm|MatMul(?x, #w, [?b]), #c)"],
         uses: &["linear", "x", "w", "b", "c"],
         apply: |r, m| Affine::of_constant(r, m, |c| (1.0 / c, 0.0)).and_then(|affine| fold(r, m, &affine)),
+        ..ROUNDED
     },
     RuleInfo {
         name: "fold-shift",
+        identity: "(W x + b) + c = W x + (b + c)",
         lhs: &["Add(linear:Conv|ConvTranspose|Gemm(?x, #w, [?b]), #c)"],
         uses: &["linear", "x", "w", "b", "c"],
         apply: |r, m| Affine::of_constant(r, m, |c| (1.0, c)).and_then(|affine| fold(r, m, &affine)),
+        ..ROUNDED
     },
     RuleInfo {
         name: "fold-shift",
+        identity: "(W x + b) - c = W x + (b - c)",
         lhs: &["Sub(linear:Conv|ConvTranspose|Gemm(?x, #w, [?b]), #c)"],
         uses: &["linear", "x", "w", "b", "c"],
         apply: |r, m| Affine::of_constant(r, m, |c| (1.0, -c)).and_then(|affine| fold(r, m, &affine)),
+        ..ROUNDED
     },
-    // alpha A B + beta C = A (alpha B) + (beta C)
     RuleInfo {
         name: "fold-gemm-factors",
+        identity: "alpha A B + beta C = A (alpha B) + (beta C)",
         lhs: &["linear:Gemm(?x, #w, [?b])"],
         uses: &["linear", "x", "w", "b"],
         apply: gemm_factors,
+        ..ROUNDED
     },
-    // A scale moves through a shift to the product it can be folded into: (W x + a) c = (W x) c + a c
     RuleInfo {
         name: "scale-before-shift",
+        identity: "(W x + a) c = (W x) c + a c",
         lhs: &["Mul(Add(linear:MatMul(_x, #_w), #a), #c)"],
         uses: &["linear", "a", "c"],
         apply: scale_before_shift,
+        ..ROUNDED
     },
-    // Two scales and shifts are one: ((x a) + b) c = (x (a c)) + b c
     RuleInfo {
         name: "scale-before-shift",
+        identity: "((x a) + b) c = (x (a c)) + b c",
         lhs: &["Mul(Add(linear:Mul(_x, #_a), #a), #c)"],
         uses: &["linear", "a", "c"],
         apply: scale_before_shift,
+        ..ROUNDED
     },
-    // What is left of batch norms is a product and a sum that kernels take along.
     RuleInfo {
         name: "batch-norm-to-mul-add",
+        identity: "(x - mean) s / sqrt(var + eps) + t is one scale and one shift per channel",
         lhs: &["BatchNormalization(?x, #scale, #bias, #mean, #var)"],
         uses: &["x", "scale", "bias", "mean", "var"],
         apply: batch_norm_to_mul_add,
+        ..ROUNDED
     },
-    // (x a) b = x (a b)
     RuleInfo {
         name: "two-scales",
+        identity: "(x a) b = x (a b)",
         lhs: &["Mul(Mul(?x, #a), #b)"],
         uses: &["x", "a", "b"],
         apply: |r, m| combine(r, m, BinaryOp::Mul, |a, b| a * b),
+        ..ROUNDED
     },
-    // (x + a) + b = x + (a + b)
     RuleInfo {
         name: "two-shifts",
+        identity: "(x + a) + b = x + (a + b)",
         lhs: &["Add(Add(?x, #a), #b)"],
         uses: &["x", "a", "b"],
         apply: |r, m| combine(r, m, BinaryOp::Add, |a, b| a + b),
+        ..ROUNDED
     },
 ];
 

@@ -1,14 +1,15 @@
 //! Rules of `fuse` that recognize one operator in the many that exporters write for it.
 
+use super::fusion::ROUNDED;
 use rabot_ir::ops::{LayerNormalization, Unary, UnaryOp};
 use rabot_ir::{Dim, Op, Value};
 use rabot_rewrite::{Match, Rewriter, RuleInfo, Skip};
 use rabot_tensor::Tensor;
 
 pub(super) const RULES: &[RuleInfo] = &[
-    // 0.5 x (1 + erf(x / sqrt 2)); the factors come in any order. Source: Hendrycks, Gimpel, arXiv:1606.08415.
     RuleInfo {
         name: "gelu",
+        identity: "0.5 x (1 + erf(x / sqrt 2)); Hendrycks, Gimpel, arXiv:1606.08415",
         uses: &["x"],
         apply: |r, m| unary(r, m, UnaryOp::Gelu { tanh: false }),
         lhs: &[
@@ -19,10 +20,11 @@ pub(super) const RULES: &[RuleInfo] = &[
             "Mul(Mul(?x, 0.5), Add(Erf(Mul(?x, 0.7071067811865476)), 1))",
             "Mul(?x, Mul(Add(Erf(Mul(?x, 0.7071067811865476)), 1), 0.5))",
         ],
+        ..ROUNDED
     },
-    // 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), same source; the cube is a power or products.
     RuleInfo {
         name: "gelu-tanh",
+        identity: "0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); Hendrycks, Gimpel, arXiv:1606.08415",
         uses: &["x"],
         apply: |r, m| unary(r, m, UnaryOp::Gelu { tanh: true }),
         lhs: &[
@@ -34,16 +36,19 @@ pub(super) const RULES: &[RuleInfo] = &[
             "Mul(Mul(?x, 0.5), Add(Tanh(Mul(Add(?x, Mul(?x, Mul(?x, Mul(?x, 0.044715)))), 0.7978845608028654)), 1))",
             "Mul(?x, Mul(Add(Tanh(Mul(Add(?x, Mul(?x, Mul(?x, Mul(?x, 0.044715)))), 0.7978845608028654)), 1), 0.5))",
         ],
+        ..ROUNDED
     },
-    // x max(0, min(1, x/6 + 1/2)). Source: https://onnx.ai/onnx/operators/onnx__HardSwish.html
     RuleInfo {
         name: "hard-swish",
+        identity: "x max(0, min(1, x / 6 + 1 / 2)); https://onnx.ai/onnx/operators/onnx__HardSwish.html",
         uses: &["x", "gate"],
         apply: hard_swish,
         lhs: &["Mul(?x, gate:HardSigmoid(?x))"],
+        ..ROUNDED
     },
     RuleInfo {
         name: "hard-swish",
+        identity: "x max(0, min(1, x / 6 + 1 / 2)); https://onnx.ai/onnx/operators/onnx__HardSwish.html",
         uses: &["x"],
         apply: |r, m| unary(r, m, UnaryOp::HardSwish),
         lhs: &[
@@ -52,20 +57,22 @@ pub(super) const RULES: &[RuleInfo] = &[
             "Mul(Mul(?x, Clip(Add(?x, 3), 0, 6)), 0.16666666666666666)",
             "Mul(?x, Mul(Clip(Add(?x, 3), 0, 6), 0.16666666666666666))",
         ],
+        ..ROUNDED
     },
-    // (x - mean) / sqrt(mean((x - mean)^2) + eps), which a scale and a bias may follow.
-    // Source: Ba, Kiros, Hinton, arXiv:1607.06450.
     RuleInfo {
         name: "layer-norm",
+        identity: "(x - mean) / sqrt(mean((x - mean)^2) + eps); Ba, Kiros, Hinton, arXiv:1607.06450",
         uses: &["x", "d", "mean", "var", "axes", "axes2", "eps", "scale"],
         apply: |r, m| layer_norm(r, m, Some("scale")),
         lhs: &[
             "Mul(d:Sub(?x, mean:ReduceMean(?x, #axes)), Mul(Reciprocal(Sqrt(Add(var:ReduceMean(Pow(?d, 2), #axes2), #eps))), #scale))",
             "Mul(d:Sub(?x, mean:ReduceMean(?x, #axes)), Mul(Reciprocal(Sqrt(Add(var:ReduceMean(Mul(?d, ?d), #axes2), #eps))), #scale))",
         ],
+        ..ROUNDED
     },
     RuleInfo {
         name: "layer-norm",
+        identity: "(x - mean) / sqrt(mean((x - mean)^2) + eps); Ba, Kiros, Hinton, arXiv:1607.06450",
         uses: &["x", "d", "mean", "var", "axes", "axes2", "eps"],
         apply: |r, m| layer_norm(r, m, None),
         lhs: &[
@@ -74,18 +81,23 @@ pub(super) const RULES: &[RuleInfo] = &[
             "Div(d:Sub(?x, mean:ReduceMean(?x, #axes)), Sqrt(Add(var:ReduceMean(Mul(?d, ?d), #axes2), #eps)))",
             "Mul(d:Sub(?x, mean:ReduceMean(?x, #axes)), Reciprocal(Sqrt(Add(var:ReduceMean(Mul(?d, ?d), #axes2), #eps))))",
         ],
+        ..ROUNDED
     },
     RuleInfo {
         name: "layer-norm-scale",
+        identity: "a product with a normalization by ones is its scale",
         uses: &["x", "ones", "norm", "scale"],
         apply: layer_norm_scale,
         lhs: &["Mul(norm:LayerNormalization(?x, #ones), #scale)"],
+        ..ROUNDED
     },
     RuleInfo {
         name: "layer-norm-bias",
+        identity: "a sum with a normalization without bias is its bias",
         uses: &["x", "scale", "norm", "bias"],
         apply: layer_norm_bias,
         lhs: &["Add(norm:LayerNormalization(?x, ?scale), #bias)"],
+        ..ROUNDED
     },
 ];
 
