@@ -47,6 +47,9 @@ pub struct Pack {
     pub pipeline: String,
     /// The target.
     pub target: String,
+    /// True if rules that only hold for finite values were left out.
+    #[serde(default)]
+    pub strict: bool,
     /// Calibration inputs, relative to the pack, if the pipeline had some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<String>,
@@ -384,6 +387,7 @@ mod tests {
             model_blake3: hash_bytes(b"model"),
             pipeline: "fold,sabotage,group".to_owned(),
             target: "host".to_owned(),
+            strict: false,
             calibration: None,
             reasons: vec!["the kernel sums in another order".to_owned()],
             dims: BTreeMap::from([("batch".to_owned(), 1)]),

@@ -62,7 +62,7 @@ pub fn optimize(
         Some(text) => pipeline(text)?,
     };
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
-    Ok(pipeline.run(graph, &PassCx { calibration, ..PassCx::default() }, observe)?)
+    Ok(pipeline.run(graph, &PassCx { calibration, strict: options.strict, ..PassCx::default() }, observe)?)
 }
 
 /// Plans a graph, in stages where sizes depend on data or values are no tensors.

@@ -10,6 +10,8 @@ pub struct Options {
     pub target: String,
     /// The passes; the default pipeline if absent. An empty text is no passes at all.
     pub pipeline: Option<String>,
+    /// Leaves out rules that only hold for finite values.
+    pub strict: bool,
     /// Sizes for symbolic dims, by name. A dim that is not named stays symbolic.
     pub dims: Vec<(String, usize)>,
     /// Input sets for passes that calibrate.
@@ -24,6 +26,7 @@ impl Default for Options {
         Options {
             target: "host".to_owned(),
             pipeline: None,
+            strict: false,
             dims: Vec::new(),
             calibration: Vec::new(),
             limits: Limits::default(),

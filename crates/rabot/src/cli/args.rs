@@ -28,6 +28,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "PASSES", help_heading = COMPILING)]
     pub pipeline: Option<String>,
 
+    /// Leave out rules that only hold for finite values; `rabot passes --rules` tells which
+    #[arg(long, help_heading = COMPILING)]
+    pub strict: bool,
+
     /// Precision of floating-point arithmetic: f32
     #[arg(long, value_name = "NAME", default_value = "f32", help_heading = COMPILING)]
     pub precision: String,
@@ -44,7 +48,12 @@ impl BuildArgs {
         if let Some(text) = &self.pipeline {
             rabot::passes::pipeline(text)?;
         }
-        Ok(Options { target: self.target.clone(), pipeline: self.pipeline.clone(), ..Options::default() })
+        Ok(Options {
+            target: self.target.clone(),
+            pipeline: self.pipeline.clone(),
+            strict: self.strict,
+            ..Options::default()
+        })
     }
 
     /// Checks that code for the target runs on this machine, before anything long is begun.

@@ -68,7 +68,7 @@ pub(crate) fn run(args: &DebugArgs) -> Result<Status, Failure> {
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
     let mut printed = String::new();
     let found =
-        trace(&model.graph, &pipeline, &PassCx { calibration, ..PassCx::default() }, &inputs, &tracing, &mut |step, graph| {
+        trace(&model.graph, &pipeline, &PassCx { calibration, strict: options.strict, ..PassCx::default() }, &inputs, &tracing, &mut |step, graph| {
             progress.now(step.map_or("import", |step| &step.pass).to_owned());
             progress.step();
             print_graph(args, step, graph, &mut printed);

@@ -102,7 +102,8 @@ fn record(args: &RecordArgs) -> Result<Status, Failure> {
     let profile = Profile::by_name(&options.target)?;
     progress.now("running pass by pass");
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
-    let ledger = golden::ledger(&model.graph, &pipeline, &PassCx { calibration, ..PassCx::default() }, &inputs, None, &profile)?;
+    let cx = PassCx { calibration, strict: options.strict, ..PassCx::default() };
+    let ledger = golden::ledger(&model.graph, &pipeline, &cx, &inputs, None, &profile)?;
     progress.now("writing");
     let parent = parent_of(&args.output)?;
     let folder = absolute(&parent)?.join(args.output.file_name().unwrap_or_default());
@@ -113,6 +114,7 @@ fn record(args: &RecordArgs) -> Result<Status, Failure> {
         model_blake3: hash_file(&args.model.model)?,
         pipeline: pipeline.to_string(),
         target: options.target.clone(),
+        strict: options.strict,
         calibration,
         reasons,
         dims: options.dims.iter().cloned().collect(),
@@ -213,6 +215,7 @@ fn check(args: &CheckArgs) -> Result<Status, Failure> {
         target: args.target.clone().unwrap_or_else(|| pack.target.clone()),
         pipeline: Some(pack.pipeline.clone()),
         dims: pack.dims.clone().into_iter().collect(),
+        strict: pack.strict,
         ..Options::default()
     };
     let profile = Profile::by_name(&options.target)?;
@@ -227,7 +230,7 @@ fn check(args: &CheckArgs) -> Result<Status, Failure> {
     inputs::check(&model.graph, &inputs)?;
     progress.now("running pass by pass");
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
-    let cx = PassCx { calibration, ..PassCx::default() };
+    let cx = PassCx { calibration, strict: options.strict, ..PassCx::default() };
     let ledger = golden::ledger(&model.graph, &pipeline, &cx, &inputs, Some(&outputs), &profile)?;
     let found = golden::check(&pack, &ledger)?;
     drop(progress);
