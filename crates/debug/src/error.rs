@@ -36,6 +36,12 @@ pub enum DebugError {
     /// A value cannot be tapped.
     #[error(transparent)]
     Tap(crate::taps::TapError),
+    /// A case cannot be reduced.
+    #[error("{0}")]
+    Reduce(String),
+    /// The text of a ledger is not what it should be.
+    #[error("ledger: {0}")]
+    Ledger(String),
     /// The text of a golden pack is not what it should be.
     #[error("golden.toml: {0}")]
     Pack(String),

@@ -1,11 +1,12 @@
 //! The way of a model: import, optimize, plan, generate.
 
-use crate::{Error, Options};
+use crate::cache::CacheError;
+use crate::{Error, Options, cache, snapshot};
 use rabot_ir::{Dim, Fact, Graph, ValueType};
 use rabot_kernel::Staged;
 use rabot_onnx::{ExportOptions, Model};
 use rabot_passes::{default_pipeline, pipeline};
-use rabot_rewrite::{PassCx, Step};
+use rabot_rewrite::{PassCx, PassError, Step};
 use rabot_runtime::Program;
 use rabot_target::Profile;
 use std::path::{Path, PathBuf};
@@ -30,11 +31,16 @@ pub fn compile(path: impl AsRef<Path>, options: &Options) -> Result<Program, Err
     Ok(compile_graph(model.graph, options)?.program)
 }
 
-/// Imports a model file, with the dims that the options give.
+/// Imports a model file, ONNX or `.rbt`, with the dims that the options give.
 ///
 /// **Errors**: the file cannot be imported, or a named dim is not one of its.
 pub fn import(path: impl AsRef<Path>, options: &Options) -> Result<Model, Error> {
-    let mut model = rabot_onnx::import_file(path.as_ref(), &options.limits)?;
+    let path = path.as_ref();
+    let mut model = if snapshot::is_snapshot(path) {
+        Model::of_graph(snapshot::read(path)?)
+    } else {
+        rabot_onnx::import_file(path, &options.limits)?
+    };
     specialize(&mut model.graph, &options.dims)?;
     Ok(model)
 }
@@ -62,7 +68,34 @@ pub fn optimize(
         Some(text) => pipeline(text)?,
     };
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
-    Ok(pipeline.run(graph, &PassCx { calibration, strict: options.strict, ..PassCx::default() }, observe)?)
+    let cx = PassCx { calibration, strict: options.strict, ..PassCx::default() };
+    let Some(folder) = &options.cache else {
+        return pipeline.run(graph, &cx, observe).map_err(|error| keep(error, graph, options));
+    };
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Error::Snapshot { path: folder.clone(), reason: error.to_string() })?;
+    cache::run(&pipeline, graph, &cx, folder, observe).map_err(|error| match error {
+        CacheError::Pass(error) => keep(error, graph, options),
+        CacheError::File(error) => error,
+    })
+}
+
+/// Keeps the graph that a pass of rabot's own could not do right, so that it can be looked at and made smaller.
+fn keep(error: PassError, graph: &Graph, options: &Options) -> Error {
+    let pass = match &error {
+        PassError::Panic { pass, .. } | PassError::Budget { pass, .. } => (*pass).to_owned(),
+        PassError::Verify { after: Some(pass), .. } => pass.clone(),
+        _ => return Error::Pass(error),
+    };
+    let Some(folder) = &options.reproducers else { return Error::Pass(error) };
+    let name = pass.split('{').next().unwrap_or("pass");
+    let path = folder.join(format!("rabot-reproducer-{name}.rbt"));
+    let header =
+        format!("{error}\nrabot reduce {} --random 1 --pipeline '{pass}' -o reduced", path.display());
+    match snapshot::write(&path, graph, &header) {
+        Ok(()) => Error::Reproducible { error, path },
+        Err(_) => Error::Pass(error),
+    }
 }
 
 /// Plans a graph, in stages where sizes depend on data or values are no tensors.

@@ -7,6 +7,7 @@ use rabot_onnx::{ExportError, ImportError};
 use rabot_rewrite::{PassError, PipelineError};
 use rabot_runtime::RunError;
 use rabot_target::TargetError;
+use std::path::PathBuf;
 
 /// A model cannot be compiled or run.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,22 @@ pub enum Error {
     /// The model cannot be written as an ONNX file.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// A `.rbt` file or what belongs to it cannot be read or written.
+    #[error("`{}`: {reason}", .path.display())]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A pass failed in a way that it should not, and the graph it was given is kept.
+    #[error("{error}\nthe graph that the pass was given is in `{}`", .path.display())]
+    Reproducible {
+        /// What the pass did.
+        error: PassError,
+        /// The graph, as a model for the command line.
+        path: PathBuf,
+    },
     /// No such target, or not here.
     #[error(transparent)]
     Target(#[from] TargetError),

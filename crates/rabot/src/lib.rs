@@ -18,9 +18,12 @@
 
 mod build;
 pub mod conformance;
+mod cache;
 mod error;
 pub mod npz;
 mod options;
+pub mod recipe;
+pub mod snapshot;
 
 pub use build::{Compiled, compile, compile_graph, export, import, lower, optimize, specialize};
 pub use error::Error;

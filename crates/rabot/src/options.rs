@@ -2,6 +2,7 @@
 
 use rabot_onnx::Limits;
 use rabot_runtime::Tensors;
+use std::path::PathBuf;
 
 /// Options of [`crate::compile`].
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ pub struct Options {
     pub dims: Vec<(String, usize)>,
     /// Input sets for passes that calibrate.
     pub calibration: Vec<Tensors>,
+    /// Folder for results of passes; a run begins at the first pass whose result is not there.
+    pub cache: Option<PathBuf>,
+    /// Folder for the graph that a pass panicked on or left invalid; it is not kept if absent.
+    pub reproducers: Option<PathBuf>,
     /// What a model file may cost before it is refused.
     pub limits: Limits,
 }
@@ -29,6 +34,8 @@ impl Default for Options {
             strict: false,
             dims: Vec::new(),
             calibration: Vec::new(),
+            cache: None,
+            reproducers: None,
             limits: Limits::default(),
         }
     }

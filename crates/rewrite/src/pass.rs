@@ -313,11 +313,19 @@ pub enum PassError {
         /// Node it applied at.
         node: String,
     },
+    /// The pass panicked: a fault of rabot's.
+    #[error("pass `{pass}` panicked: {message}")]
+    Panic {
+        /// Name of the pass.
+        pass: &'static str,
+        /// What it said.
+        message: String,
+    },
     /// The graph broke an invariant.
-    #[error("the graph is not valid {when}:\n{errors}")]
+    #[error("the graph is not valid {}:\n{errors}", after.as_ref().map_or("before the first pass".to_owned(), |pass| format!("after pass `{pass}`")))]
     Verify {
-        /// Before which or after which pass.
-        when: String,
+        /// After which pass, with its options; before the first one if absent.
+        after: Option<String>,
         /// Every violation.
         errors: String,
     },

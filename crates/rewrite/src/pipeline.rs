@@ -4,6 +4,7 @@ use crate::options::{OptionError, OptionInfo, Options};
 use crate::pass::{Exactness, Pass, PassCx, PassError, Report, Stats};
 use rabot_ir::Graph;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 /// A pass that pipelines can name.
@@ -124,28 +125,51 @@ impl Pipeline {
     /// Runs the passes in order, verifying the graph before the first and after every one, and shows each result to
     /// `observe`.
     ///
-    /// **Errors**: a pass fails, or leaves a graph that is not valid; the graph is then as that pass left it.
+    /// **Errors**: a pass fails, panics, or leaves a graph that is not valid; the graph is then what that pass was
+    /// given.
     pub fn run(
         &self,
         graph: &mut Graph,
         cx: &PassCx<'_>,
         observe: &mut dyn FnMut(&Step, &Graph),
     ) -> Result<Vec<Step>, PassError> {
-        verify(graph, || "before the first pass".to_owned())?;
+        self.run_from(0, graph, cx, observe)
+    }
+
+    /// As [`Pipeline::run`], from the pass at this position on: the graph is what the passes before it give.
+    ///
+    /// **Errors**: as [`Pipeline::run`].
+    pub fn run_from(
+        &self,
+        first: usize,
+        graph: &mut Graph,
+        cx: &PassCx<'_>,
+        observe: &mut dyn FnMut(&Step, &Graph),
+    ) -> Result<Vec<Step>, PassError> {
+        verify(graph, None)?;
         let mut steps = Vec::with_capacity(self.passes.len());
         let mut first_change = 1;
-        for (index, pass) in self.passes.iter().enumerate() {
+        for (index, pass) in self.passes.iter().enumerate().skip(first) {
             if let Some(gate) = cx.gate {
                 gate.start(index);
             }
             let before = Stats::of(graph);
             let start = Instant::now();
-            let mut report = pass.run(graph, cx)?;
-            report.elapsed = start.elapsed();
+            let given = graph.clone();
+            let text = format!("{}{}", pass.name(), pass.options());
+            let outcome = caught(&**pass, graph, cx);
+            let elapsed = start.elapsed();
+            let outcome = outcome.and_then(|report| verify(graph, Some(&text)).map(|()| report));
+            let mut report = match outcome {
+                Ok(report) => report,
+                Err(error) => {
+                    *graph = given;
+                    return Err(error);
+                }
+            };
+            report.elapsed = elapsed;
             report.before = before;
             report.after = Stats::of(graph);
-            verify(graph, || format!("after pass `{}`", pass.name()))?;
-            let text = format!("{}{}", pass.name(), pass.options());
             let changes = report.applied.len();
             let step = Step { pass: text, exactness: pass.exactness(), report, first_change };
             first_change += changes;
@@ -163,10 +187,20 @@ fn find<'a>(name: &str, registry: &'a [PassInfo]) -> Result<&'a PassInfo, Pipeli
     })
 }
 
-fn verify(graph: &Graph, when: impl Fn() -> String) -> Result<(), PassError> {
+/// Runs a pass. A panic is an error: the caller keeps the graph that the pass was given.
+fn caught(pass: &dyn Pass, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
+    let run = AssertUnwindSafe(|| pass.run(graph, cx));
+    std::panic::catch_unwind(run).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(PassError::Panic { pass: pass.name(), message: text.unwrap_or_else(|| "no message".to_owned()) })
+    })
+}
+
+fn verify(graph: &Graph, after: Option<&str>) -> Result<(), PassError> {
     rabot_ir::verify::verify(graph).map_err(|errors| {
         let lines: Vec<String> = errors.0.iter().map(|error| format!("  {error}")).collect();
-        PassError::Verify { when: when(), errors: lines.join("\n") }
+        PassError::Verify { after: after.map(str::to_owned), errors: lines.join("\n") }
     })
 }
 
@@ -239,6 +273,38 @@ mod tests {
         for text in ["nothing,", ",", "nothing{level}", "nothing{level=1", "nothing nothing", "nothing}"] {
             assert!(Pipeline::parse(text, PASSES).is_err(), "{text}");
         }
+    }
+
+    /// Changes the graph, then gives up.
+    #[derive(Debug)]
+    struct Panics;
+
+    impl Pass for Panics {
+        fn name(&self) -> &'static str {
+            "panics"
+        }
+
+        fn summary(&self) -> &'static str {
+            "panics"
+        }
+
+        fn exactness(&self) -> Exactness {
+            Exactness::Bitwise
+        }
+
+        fn run(&self, graph: &mut Graph, _: &PassCx<'_>) -> Result<Report, PassError> {
+            graph.name = "spoiled".to_owned();
+            panic!("at {}", graph.name);
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_error_and_the_graph_stays() {
+        let mut graph = Graph::new("g");
+        let pipeline = Pipeline::new(vec![Box::new(Panics)]);
+        let error = pipeline.run(&mut graph, &PassCx::default(), &mut |_, _| {}).unwrap_err();
+        assert_eq!(error.to_string(), "pass `panics` panicked: at spoiled");
+        assert_eq!(graph.name, "g");
     }
 
     #[test]

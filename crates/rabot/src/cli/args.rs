@@ -6,6 +6,7 @@ use super::inputs;
 use super::limits::LimitArgs;
 use clap::{Args, ValueHint};
 use rabot::onnx::Model;
+use rabot::recipe::Recipe;
 use rabot::{Options, Profile, Session};
 use std::path::PathBuf;
 
@@ -15,9 +16,9 @@ const COMPILING: &str = "Compiling";
 /// How to compile.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BuildArgs {
-    /// Machine to compile for: host, x86-64-v2, x86-64-v3, x86-64-v4, x86-64-amx, aarch64, riscv64
-    #[arg(long, value_name = "NAME", default_value = "host", help_heading = COMPILING)]
-    pub target: String,
+    /// Machine to compile for: host, x86-64-v2, x86-64-v3, x86-64-v4, x86-64-amx, aarch64, riscv64 [default: host]
+    #[arg(long, value_name = "NAME", help_heading = COMPILING)]
+    pub target: Option<String>,
 
     /// Threads to run on; outputs do not depend on how many
     #[arg(long, value_name = "N", default_value = "1", help_heading = COMPILING,
@@ -32,6 +33,14 @@ pub(crate) struct BuildArgs {
     #[arg(long, help_heading = COMPILING)]
     pub strict: bool,
 
+    /// How to compile, as a TOML file; options given here go before it
+    #[arg(long, value_name = "FILE.toml", value_hint = ValueHint::FilePath, help_heading = COMPILING)]
+    pub recipe: Option<PathBuf>,
+
+    /// Keep results of slow passes in this folder, and begin at the first pass that changed
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = COMPILING)]
+    pub cache: Option<PathBuf>,
+
     /// Precision of floating-point arithmetic: f32
     #[arg(long, value_name = "NAME", default_value = "f32", help_heading = COMPILING)]
     pub precision: String,
@@ -44,14 +53,19 @@ impl BuildArgs {
     pub(crate) fn options(&self) -> Result<Options, Failure> {
         self.check_precision()?;
         // Asked here so that a wrong name is told before a large model is read.
-        Profile::by_name(&self.target)?;
-        if let Some(text) = &self.pipeline {
+        let recipe = self.recipe()?;
+        let target = self.target.clone().or(recipe.target).unwrap_or_else(|| "host".to_owned());
+        Profile::by_name(&target)?;
+        let pipeline = self.pipeline.clone().or(recipe.pipeline);
+        if let Some(text) = &pipeline {
             rabot::passes::pipeline(text)?;
         }
         Ok(Options {
-            target: self.target.clone(),
-            pipeline: self.pipeline.clone(),
-            strict: self.strict,
+            target,
+            pipeline,
+            strict: self.strict || recipe.strict,
+            cache: self.cache.clone(),
+            reproducers: Some(PathBuf::from(".")),
             ..Options::default()
         })
     }
@@ -60,7 +74,19 @@ impl BuildArgs {
     ///
     /// **Errors**: what is missing.
     pub(crate) fn check_runs_here(&self) -> Result<(), Failure> {
-        Ok(Profile::by_name(&self.target)?.runs_here()?)
+        let recipe = self.recipe()?;
+        let target = self.target.as_deref().or(recipe.target.as_deref()).unwrap_or("host");
+        Ok(Profile::by_name(target)?.runs_here()?)
+    }
+
+    /// The recipe; an empty one if none is given.
+    ///
+    /// **Errors**: it cannot be read.
+    fn recipe(&self) -> Result<Recipe, Failure> {
+        match &self.recipe {
+            Some(path) => Recipe::read(path).map_err(|error| Failure::new(error.to_string())),
+            None => Ok(Recipe::default()),
+        }
     }
 
     /// Number of threads.
@@ -112,13 +138,16 @@ impl ModelArgs {
     /// **Errors**: there is no such target or precision, a dim is given twice, or calibration inputs cannot be read.
     pub(crate) fn options(&self) -> Result<Options, Failure> {
         let mut options = self.build.options()?;
-        options.limits = self.limits.start()?;
+        let recipe = self.build.recipe()?;
+        options.limits = self.limits.start(recipe.budget)?;
         for (at, (name, _)) in self.dims.iter().enumerate() {
             if self.dims.iter().take(at).any(|(other, _)| other == name) {
                 return Err(Failure::new(format!("--dim {name} is given twice")));
             }
         }
         options.dims = self.dims.clone();
+        let given = |name: &String| self.dims.iter().any(|(other, _)| other == name);
+        options.dims.extend(recipe.dims.into_iter().filter(|(name, _)| !given(name)));
         Ok(options)
     }
 
@@ -127,7 +156,8 @@ impl ModelArgs {
     /// **Errors**: the model cannot be imported, or has other dims or inputs.
     pub(crate) fn import(&self, options: &mut Options) -> Result<Model, Failure> {
         let model = rabot::import(&self.model, options).map_err(|error| self.about_model(error))?;
-        if let Some(path) = &self.calibrate {
+        let recipe = self.build.recipe()?;
+        if let Some(path) = self.calibrate.as_ref().or(recipe.calibrate.as_ref()) {
             options.calibration = inputs::calibration(path, &model.graph)?;
         }
         Ok(model)

@@ -1,6 +1,7 @@
 //! `rabot compile`: a model as text, as code to read, as an object file, or as an ONNX file again.
 
 use super::args::ModelArgs;
+use super::limits::parse_size;
 use super::progress::Progress;
 use super::{Failure, Status, output};
 use clap::{Args, ValueEnum, ValueHint};
@@ -18,7 +19,8 @@ const AFTER: &str = "Forms:
   clif   Cranelift's intermediate code of every kernel
   asm    assembly of every kernel
   obj    an object file and a C header beside it; every dim must have a size
-  onnx   the optimized graph as an ONNX file; --pipeline '' leaves the graph as it was
+  onnx   the optimized graph as an ONNX file, `compact` at the end of the passes unless --pipeline says which;
+         --pipeline '' leaves the graph as it was
 
 Examples:
   rabot compile model.onnx --emit text
@@ -50,6 +52,12 @@ pub(crate) struct CompileArgs {
     /// only for a model that would be larger than 2 GB
     #[arg(long, value_name = "BYTES")]
     external_data: Option<u64>,
+
+    /// For onnx: what the file should not be larger than, as 1000, 64K, 2M. If it would be, types of values between
+    /// nodes are left out, then constants of one repeated element are computed by nodes instead of stored. If absent,
+    /// the size of the model that was read and 1% more; with --pipeline '' any
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    fit: Option<u64>,
 
     /// Print JSON that says what was written
     #[arg(long)]
@@ -92,8 +100,9 @@ pub(crate) fn run(args: &CompileArgs) -> Result<Status, Failure> {
         let what = if args.emit == Emit::Obj { "an object file" } else { "an ONNX file" };
         return Err(Failure::new(format!("{what} is not written to standard output; name a file with -o")));
     }
-    if args.emit != Emit::Onnx && (args.opset.is_some() || args.external_data.is_some()) {
-        return Err(Failure::new("--opset and --external-data are for --emit onnx"));
+    if args.emit != Emit::Onnx && (args.opset.is_some() || args.external_data.is_some() || args.fit.is_some())
+    {
+        return Err(Failure::new("--opset, --external-data and --fit are for --emit onnx"));
     }
     if args.json && file.is_none() {
         return Err(Failure::new("--json tells of the file that is written; name one with -o"));
@@ -116,6 +125,10 @@ pub(crate) fn run(args: &CompileArgs) -> Result<Status, Failure> {
             return object(args, plan, &profile, file.unwrap_or(Path::new("model.o")));
         }
         Emit::Onnx => {
+            if options.pipeline.is_none() {
+                let compact = rabot::Options { pipeline: Some("compact,dce".to_owned()), ..options };
+                rabot::optimize(&mut model.graph, &compact, &mut |_, _| {})?;
+            }
             drop(progress);
             return onnx(args, &model, file.unwrap_or(Path::new("model.onnx")));
         }
@@ -183,7 +196,10 @@ fn object(args: &CompileArgs, plan: &Plan, profile: &Profile, path: &Path) -> Re
 
 /// Writes an ONNX file, and its weights beside it if they are to be there.
 fn onnx(args: &CompileArgs, model: &Model, path: &Path) -> Result<Status, Failure> {
-    let options = ExportOptions { opset: args.opset, external_data: args.external_data };
+    let unchanged = args.model.build.pipeline.as_ref().is_some_and(|text| text.trim().is_empty());
+    let hundredth = model.file_bytes / 100;
+    let fit = args.fit.or((!unchanged).then_some(model.file_bytes.saturating_add(hundredth)));
+    let options = ExportOptions { opset: args.opset, external_data: args.external_data, fit };
     let (_, files) = rabot::export(model, path, &options)?;
     wrote(args, &files.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     Ok(Status::Done)
@@ -192,10 +208,11 @@ fn onnx(args: &CompileArgs, model: &Model, path: &Path) -> Result<Status, Failur
 fn wrote(args: &CompileArgs, paths: &[&Path]) -> Result<(), Failure> {
     let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
     if args.json {
+        let target = args.model.build.options()?.target;
         let files: Vec<_> =
             paths.iter().map(|p| json!({ "path": p.display().to_string(), "bytes": size(p) })).collect();
         return output::print_json(
-            &json!({ "emit": args.emit.name(), "target": args.model.build.target, "files": files }),
+            &json!({ "emit": args.emit.name(), "target": target, "files": files }),
         );
     }
     let lines = paths.iter().map(|path| format!("{} ({} bytes)\n", path.display(), size(path)));

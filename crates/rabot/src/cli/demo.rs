@@ -114,7 +114,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<Status, Failure> {
         rows.iter().find(|row| row.name == "fused").ok_or_else(|| Failure::new("there is no fused row"))?;
     let reading = demo.read(fused)?;
     if args.json {
-        let target = &args.build.target;
+        let target = args.build.options()?.target;
         let images = demo.labels.len();
         let found = serde_json::json!({ "target": target, "images": images, "rows": rows, "digit": reading });
         output::print_json(&found)?;

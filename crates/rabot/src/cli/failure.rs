@@ -120,6 +120,10 @@ fn help_for(error: &(dyn StdError + 'static)) -> Option<&'static str> {
             Error::Codegen(CodegenError::NotHere(inner)) => Some(target_help(inner)),
             Error::Codegen(CodegenError::Symbolic { .. }) => Some("give every dim a size with --dim"),
             Error::Export(inner) => export_help(inner),
+            Error::Reproducible { .. } => {
+                Some("`rabot reduce` makes it smaller; please report it with that file")
+            }
+            Error::Snapshot { .. } => None,
             Error::Plan(_) | Error::Codegen(_) | Error::Graph(_) | Error::Pass(_) => None,
         };
     }

@@ -4,6 +4,7 @@ use super::Failure;
 use clap::Args;
 use rabot::ir::budget::{self, Budget};
 use rabot::onnx::Limits;
+use rabot::recipe;
 use std::time::{Duration, Instant};
 
 /// Heading of these options in the help.
@@ -62,15 +63,19 @@ pub(crate) struct LimitArgs {
 }
 
 impl LimitArgs {
-    /// Holds the rest of this process to the limits of memory and time, and gives those of the importer.
+    /// Holds the rest of this process to the limits of memory and time, those of `recipe` where none is given, and gives those of the importer.
     ///
     /// **Errors**: the time cannot be watched.
-    pub(crate) fn start(&self) -> Result<Limits, Failure> {
-        let memory = self.max_memory.or_else(|| rabot_guard::machine_memory().map(|bytes| bytes as u64));
+    pub(crate) fn start(&self, recipe: recipe::Budget) -> Result<Limits, Failure> {
+        let memory = self
+            .max_memory
+            .or(recipe.memory_bytes)
+            .or_else(|| rabot_guard::machine_memory().map(|bytes| bytes as u64));
         if let Some(memory) = memory {
             rabot_guard::limit_memory(count(memory));
         }
-        if let Some(time) = self.max_time {
+        let time = self.max_time.or_else(|| recipe.seconds.map(Duration::from_secs));
+        if let Some(time) = time {
             // What looks at the time itself can say more: it gets a moment to do so.
             let late = time.saturating_add(Duration::from_millis(200));
             let watched = rabot_guard::limit_time(late);
@@ -80,7 +85,7 @@ impl LimitArgs {
         budget::set(Budget {
             bytes: memory.unwrap_or(default.bytes),
             folded_bytes: self.max_folded_bytes.unwrap_or(default.folded_bytes),
-            deadline: self.max_time.and_then(|time| Instant::now().checked_add(time)),
+            deadline: time.and_then(|time| Instant::now().checked_add(time)),
         });
         let default = Limits::default();
         Ok(Limits {
@@ -101,7 +106,7 @@ fn count(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let units = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
     let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
     let (digits, shift) = unit.unwrap_or((text, 0));

@@ -9,7 +9,9 @@ mod inputs;
 mod limits;
 mod output;
 mod progress;
+mod stages;
 mod summary;
+mod taps;
 
 mod bench;
 mod compare;
@@ -19,9 +21,11 @@ mod demo;
 mod explain;
 mod golden;
 mod inspect;
+mod ledger;
 mod onnx_test;
 mod ops;
 mod passes;
+mod reduce;
 mod run;
 mod targets;
 
@@ -59,11 +63,13 @@ struct Cli {
 enum Command {
     Demo(demo::DemoArgs),
     Inspect(inspect::InspectArgs),
+    Reduce(reduce::ReduceArgs),
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
     Compare(compare::CompareArgs),
     Debug(debug::DebugArgs),
     Golden(golden::GoldenArgs),
+    Ledger(ledger::LedgerArgs),
     Compile(compile::CompileArgs),
     Explain(explain::ExplainArgs),
     OnnxTest(onnx_test::OnnxTestArgs),
@@ -90,11 +96,13 @@ fn dispatch(command: Command) -> Result<Status, Failure> {
     match command {
         Command::Demo(args) => demo::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Reduce(args) => reduce::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Debug(args) => debug::run(&args),
         Command::Golden(args) => golden::run(&args),
+        Command::Ledger(args) => ledger::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::OnnxTest(args) => onnx_test::run(&args),

@@ -4,6 +4,7 @@ use super::args::ModelArgs;
 use super::inputs::{InputArgs, InputSet};
 use super::progress::Progress;
 use super::summary::{HEADINGS, Summary};
+use super::taps::{self, TapArgs, TapReport};
 use super::{Failure, Status, output};
 use clap::{Args, ValueHint};
 use rabot::ir::{Graph, interp};
@@ -17,7 +18,8 @@ const AFTER: &str = "Examples:
   rabot run model.onnx --inputs samples/ --outputs results/ --threads 2
   rabot run model.onnx --input image=cat.npy
   rabot run model.onnx --random 1 --dim batch=4
-  rabot run model.onnx --inputs in.npz --reference";
+  rabot run model.onnx --inputs in.npz --reference
+  rabot run model.onnx --inputs in.npz --tap /layer1/Conv_output_0 --taps inside.npz";
 
 /// Run a model on inputs, write its outputs and show what is in them
 #[derive(Args, Debug)]
@@ -37,6 +39,9 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     reference: bool,
 
+    #[command(flatten)]
+    taps: TapArgs,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -46,6 +51,8 @@ pub(crate) struct RunArgs {
 enum Engine {
     Compiled(Box<Session>),
     Interpreter(Graph),
+    /// The program, the same one with taps, and the names of these.
+    Tapped(Box<[Session; 2]>, Vec<String>),
 }
 
 impl Engine {
@@ -53,7 +60,20 @@ impl Engine {
         match self {
             Engine::Compiled(session) => Ok(session.run(inputs)?),
             Engine::Interpreter(graph) => Ok(interp::run(graph, inputs)?),
+            Engine::Tapped(sessions, _) => Ok(sessions[0].run(inputs)?),
         }
+    }
+
+    /// What taps see of the same inputs, if there are any.
+    fn tap(
+        &self,
+        inputs: &Tensors,
+        plain: &Tensors,
+        target: Option<&Path>,
+    ) -> Result<Option<TapReport>, Failure> {
+        let Engine::Tapped(sessions, names) = self else { return Ok(None) };
+        let tapped = sessions[1].run(inputs)?;
+        taps::report(plain, &tapped, names, target).map(Some)
     }
 }
 
@@ -65,6 +85,8 @@ struct Ran {
     written: Option<String>,
     run_ms: f64,
     outputs: Vec<Summary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    taps: Option<TapReport>,
 }
 
 /// Runs a model.
@@ -75,9 +97,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<Status, Failure> {
     if !args.reference {
         args.model.build.check_runs_here()?;
     }
+    args.taps.wanted()?;
     let sets = args.inputs.sets()?;
     let folder = args.inputs.inputs.as_ref().is_some_and(|path| path.is_dir());
-    check_outputs(args, folder)?;
+    check_place("--outputs", args.outputs.as_deref(), folder)?;
+    check_place("--taps", args.taps.taps.as_deref(), folder)?;
     let progress = Progress::new("importing");
     let model = args.model.import(&mut options)?;
     if args.inputs.is_empty() && !model.graph.inputs().is_empty() {
@@ -105,12 +129,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<Status, Failure> {
     }
     drop(progress);
     show(args, &rans)?;
-    Ok(Status::Done)
+    let held = rans.iter().filter_map(|ran| ran.taps.as_ref()).all(|taps| taps.proof.holds());
+    Ok(if held { Status::Done } else { Status::CheckFailed })
 }
 
 fn engine(args: &RunArgs, mut graph: Graph, options: &rabot::Options) -> Result<Engine, Failure> {
     if !args.reference {
         let compiled = rabot::compile_graph(graph, options)?;
+        if let Some(wanted) = args.taps.wanted()? {
+            let (tapped, names) = taps::compile(&compiled.graph, &wanted, options)?;
+            let sessions = [args.model.session(&compiled.program)?, args.model.session(&tapped)?];
+            return Ok(Engine::Tapped(Box::new(sessions), names));
+        }
         return Ok(Engine::Compiled(Box::new(args.model.session(&compiled.program)?)));
     }
     if options.pipeline.is_some() {
@@ -120,15 +150,15 @@ fn engine(args: &RunArgs, mut graph: Graph, options: &rabot::Options) -> Result<
 }
 
 /// Makes the folder for outputs, or finds that there is no place for them, before the work is done.
-fn check_outputs(args: &RunArgs, folder: bool) -> Result<(), Failure> {
-    let Some(path) = &args.outputs else { return Ok(()) };
+fn check_place(option: &str, path: Option<&Path>, folder: bool) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
     if folder {
         return std::fs::create_dir_all(path)
             .map_err(|error| Failure::new(format!("cannot make folder `{}`: {error}", path.display())));
     }
     if path.is_dir() {
-        let message = format!("--outputs `{}` is a folder, but --inputs is none", path.display());
-        return Err(Failure::new(message).with_help("name an npz file, as --outputs out.npz"));
+        let message = format!("{option} `{}` is a folder, but --inputs is none", path.display());
+        return Err(Failure::new(message).with_help(format!("name an npz file, as {option} out.npz")));
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
@@ -155,10 +185,14 @@ fn one(
     let start = Instant::now();
     let outputs = engine.run(inputs).map_err(about)?;
     let run_ms = start.elapsed().as_secs_f64() * 1e3;
-    let target = args.outputs.as_ref().map(|path| match set.file_name() {
-        Some(name) if folder => path.join(name),
-        _ => path.clone(),
-    });
+    let place = |path: &Option<PathBuf>| {
+        path.as_ref().map(|path| match set.file_name() {
+            Some(name) if folder => path.join(name),
+            _ => path.clone(),
+        })
+    };
+    let target = place(&args.outputs);
+    let taps = engine.tap(inputs, &outputs, place(&args.taps.taps).as_deref()).map_err(about)?;
     if let Some(target) = &target {
         output::write_npz(target, &outputs)?;
     }
@@ -168,6 +202,7 @@ fn one(
         written: target.as_ref().map(display),
         run_ms,
         outputs: outputs.iter().map(|(name, tensor)| Summary::of(name, tensor)).collect(),
+        taps,
     })
 }
 
@@ -188,6 +223,16 @@ fn show(args: &RunArgs, rans: &[Ran]) -> Result<(), Failure> {
         text.push_str(&format!("{table}\n"));
         if let Some(written) = &ran.written {
             text.push_str(&format!("written to {written}\n"));
+        }
+        if let Some(taps) = &ran.taps {
+            let mut table = output::table(&HEADINGS);
+            for summary in &taps.values {
+                table.add_row(summary.cells());
+            }
+            text.push_str(&format!("\ntaps\n{table}\n{}\n", taps::verdict(&taps.proof)));
+            if let Some(written) = &taps.written {
+                text.push_str(&format!("written to {written}\n"));
+            }
         }
     }
     output::print(&text)
