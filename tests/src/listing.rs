@@ -1,8 +1,8 @@
 //! Plans as text: what each step reads, writes and computes.
 
 use rabot_kernel::{
-    Access, ContractKernel, Dag, Expr, ExprId, KernelDesc, LoopKernel, Operand, Plan, Size, Stage, Step,
-    Storage, Store,
+    Access, Arrangement, Call, CompositeKernel, ContractKernel, Dag, Expr, ExprId, KernelDesc, LoopKernel,
+    Operand, Plan, Size, Stage, Step, Storage, Store,
 };
 use std::fmt::Write;
 
@@ -27,6 +27,9 @@ pub fn listing(plan: &Plan) -> String {
     for port in &plan.outputs {
         let _ = writeln!(text, "output \"{}\" = b{}", port.name, port.buffer);
     }
+    for call in &plan.init {
+        let _ = writeln!(text, "once {}", call_line(call));
+    }
     steps(&mut text, &plan.steps, "");
     for (index, kernel) in plan.kernels.iter().enumerate() {
         let name = plan.kernel_names.get(index).map_or("", String::as_str);
@@ -34,24 +37,26 @@ pub fn listing(plan: &Plan) -> String {
         match kernel {
             KernelDesc::Loop(kernel) => loop_kernel(&mut text, kernel),
             KernelDesc::Contract(kernel) => contract_kernel(&mut text, kernel),
+            KernelDesc::Composite(kernel) => composite_kernel(&mut text, kernel),
         }
     }
     text
+}
+
+fn call_line(call: &Call) -> String {
+    let args = join(&call.args, |b| format!("b{b}"));
+    let params = join(&call.params, ToString::to_string);
+    let sources = join(&call.sources, ToString::to_string);
+    let params = if params.is_empty() { params } else { format!(" params [{params}]") };
+    let (kernel, items, flops) = (call.kernel, &call.items, &call.flops);
+    format!("k{kernel}({args}){params} items {items} flops {flops} from {sources}")
 }
 
 fn steps(text: &mut String, steps_: &[Step], indent: &str) {
     for step in steps_ {
         match step {
             Step::Call(call) => {
-                let args = join(&call.args, |b| format!("b{b}"));
-                let params = join(&call.params, ToString::to_string);
-                let sources = join(&call.sources, ToString::to_string);
-                let params = if params.is_empty() { params } else { format!(" params [{params}]") };
-                let _ = writeln!(
-                    text,
-                    "{indent}call k{}({args}){params} items {} flops {} from {sources}",
-                    call.kernel, call.items, call.flops
-                );
+                let _ = writeln!(text, "{indent}call {}", call_line(call));
             }
             Step::Host(call) => {
                 let name = |b: usize| format!("b{b}");
@@ -97,6 +102,9 @@ fn contract_kernel(text: &mut String, kernel: &ContractKernel) {
     let batch = join(&kernel.batch, |s| size(*s));
     let (m, n, k) = (size(kernel.m), size(kernel.n), size(kernel.k));
     let _ = writeln!(text, "  args ({args}) batch [{batch}] m {m} n {n} k {k} sum in {}", kernel.accumulator);
+    if let Some(width) = kernel.line {
+        let _ = writeln!(text, "  lines of {} columns", size(width));
+    }
     let tile = kernel.tile;
     let _ = writeln!(text, "  tile {}x{} of {}x{}", tile.mr, tile.nr, tile.rows, tile.columns);
     for (name, operand) in [("A", &kernel.a), ("B", &kernel.b)] {
@@ -104,6 +112,21 @@ fn contract_kernel(text: &mut String, kernel: &ContractKernel) {
     }
     dag(text, &kernel.epilogue);
     stores(text, &kernel.stores);
+}
+
+fn composite_kernel(text: &mut String, kernel: &CompositeKernel) {
+    for part in &kernel.parts {
+        let (count, per) = (size(part.count), size(part.per));
+        let (args, params) = (part.args, part.params);
+        let _ = writeln!(
+            text,
+            "  part k{} args from a{args} params from p{params}: {per} of {count} items",
+            part.kernel
+        );
+    }
+    if kernel.arrangement == Arrangement::Chain {
+        let _ = writeln!(text, "  {} items at a time", size(kernel.block));
+    }
 }
 
 fn operand(operand: &Operand) -> String {

@@ -89,6 +89,7 @@ fn kernel(
         b,
         accumulator,
         epilogue,
+        line: None,
         stores: vec![Store { arg: 3, access, value }],
         tile,
     }
@@ -183,6 +184,7 @@ fn measure(profile: &Profile, problem: &Problem) -> Result<(), Box<dyn std::erro
         constants: vec![],
         kernels: vec![KernelDesc::Contract(kernel.clone())],
         kernel_names: vec![problem.name.to_owned()],
+        init: vec![],
         steps: vec![],
         checks: vec![],
         symbols: vec![],

@@ -1,7 +1,7 @@
 //! One kernel: from description to machine code.
 
 use crate::clif::context::{CodeTarget, KernelCx, kernel_signature};
-use crate::clif::{contract, loops};
+use crate::clif::{composite, contract, loops};
 use crate::error::{CodegenError, KernelError};
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
@@ -35,10 +35,16 @@ pub(crate) fn build(kernel: &KernelDesc, machine: &Machine) -> Result<Function, 
     let mut function = Function::with_name_signature(UserFuncName::default(), signature);
     let mut context = FunctionBuilderContext::new();
     let builder = FunctionBuilder::new(&mut function, &mut context);
-    let mut cx = KernelCx::new(builder, machine.target, kernel.args());
+    let args = match kernel {
+        // The parts load theirs.
+        KernelDesc::Composite(_) => &[],
+        KernelDesc::Loop(_) | KernelDesc::Contract(_) => kernel.args(),
+    };
+    let mut cx = KernelCx::new(builder, machine.target, args);
     match kernel {
         KernelDesc::Loop(kernel) => loops::emit(&mut cx, kernel)?,
         KernelDesc::Contract(kernel) => contract::emit_contract(&mut cx, kernel)?,
+        KernelDesc::Composite(kernel) => composite::emit(&mut cx, kernel)?,
     }
     cx.builder.ins().return_(&[]);
     cx.builder.finalize(machine.isa.frontend_config());
@@ -104,7 +110,9 @@ pub(crate) fn compile_all(
 /// The error of a kernel, with its name and the source nodes of the first call that uses it.
 pub(crate) fn kernel_error(plan: &Plan, index: usize, reason: KernelError) -> CodegenError {
     let kernel = plan.kernel_names.get(index).cloned().unwrap_or_else(|| format!("#{index}"));
-    CodegenError::Kernel { kernel, sources: sources_of(&plan.steps, index), reason }
+    let of_init = plan.init.iter().find(|call| call.kernel == index).map(|call| call.sources.clone());
+    let sources = of_init.unwrap_or_else(|| sources_of(&plan.steps, index));
+    CodegenError::Kernel { kernel, sources, reason }
 }
 
 fn sources_of(steps: &[Step], kernel: usize) -> Vec<Arc<str>> {

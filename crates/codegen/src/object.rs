@@ -114,8 +114,16 @@ fn host_ops(steps: &[Step], ops: &mut Vec<String>) {
     }
 }
 
-/// Visits all calls, those of branches included, in order.
+/// Visits all calls, those before the steps and those of branches included, in order.
 fn for_each_call(
+    plan: &Plan,
+    visit: &mut dyn FnMut(&Call) -> Result<(), CodegenError>,
+) -> Result<(), CodegenError> {
+    plan.init.iter().try_for_each(&mut *visit)?;
+    for_each_step_call(&plan.steps, visit)
+}
+
+fn for_each_step_call(
     steps: &[Step],
     visit: &mut dyn FnMut(&Call) -> Result<(), CodegenError>,
 ) -> Result<(), CodegenError> {
@@ -124,8 +132,8 @@ fn for_each_call(
             Step::Call(call) => visit(call)?,
             Step::Host(_) => {}
             Step::If { then_steps, else_steps, .. } => {
-                for_each_call(then_steps, visit)?;
-                for_each_call(else_steps, visit)?;
+                for_each_step_call(then_steps, visit)?;
+                for_each_step_call(else_steps, visit)?;
             }
         }
     }
@@ -153,7 +161,7 @@ fn layout(plan: &Plan) -> Result<Layout, CodegenError> {
         }
     }
     let mut scratch_bytes = 0;
-    for_each_call(&plan.steps, &mut |call| {
+    for_each_call(plan, &mut |call| {
         let what = || format!("scratch memory of {}", call.sources.join(", "));
         scratch_bytes = scratch_bytes.max(constant(&call.scratch_bytes, what)?);
         Ok(())
@@ -183,7 +191,7 @@ fn define_constants(
 fn define_params(module: &mut ObjectModule, plan: &Plan, prefix: &str) -> Result<DataId, CodegenError> {
     // Never empty: a symbol of no size could share its address with anything.
     let mut bytes = vec![0u8; 8];
-    for_each_call(&plan.steps, &mut |call| {
+    for_each_call(plan, &mut |call| {
         for dim in &call.params {
             let what = || format!("a parameter of {}", call.sources.join(", "));
             let symbolic = || CodegenError::Symbolic { what: what(), dim: dim.to_string() };
@@ -250,6 +258,8 @@ fn define_driver(
     };
     let zero = driver.builder.ins().iconst(I64, 0);
     driver.builder.ins().stack_store(pointer, zero, status, 0);
+    // The arena is the caller's: nothing of the last run can be relied on.
+    plan.init.iter().try_for_each(|call| driver.call(call))?;
     driver.steps(&plan.steps)?;
     driver.outputs()?;
     // The low half of the word: all back ends are little-endian, and the codes are small.

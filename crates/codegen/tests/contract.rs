@@ -214,6 +214,7 @@ fn compute(
         b: b.operand,
         accumulator,
         epilogue,
+        line: None,
         stores: vec![store(3, to, value)],
         tile: p.tile,
     };
@@ -557,6 +558,7 @@ fn code_for_other_machines() {
                     b: b.operand,
                     accumulator,
                     epilogue,
+                    line: None,
                     stores: vec![store(3, to, value)],
                     tile,
                 };

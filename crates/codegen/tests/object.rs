@@ -68,6 +68,7 @@ fn plan(constant: &[f32]) -> Plan {
         constants: vec![Constant { bytes: Bytes::from(common::bytes(constant)), dtype: DType::F32 }],
         kernels: vec![kernel(UnaryFn::Libm("tan")), kernel(UnaryFn::Exp), kernel(UnaryFn::Neg)],
         kernel_names: vec!["tan".to_owned(), "exp".to_owned(), "neg".to_owned()],
+        init: vec![],
         steps: vec![
             call(0, [0, 2, 3]),
             Step::If {

@@ -129,6 +129,7 @@ impl Conv {
             b: Operand::Patches(patches),
             accumulator,
             epilogue,
+            line: None,
             stores: vec![store(3, to, value)],
             tile: self.tile,
         };

@@ -28,6 +28,8 @@ pub enum KernelDesc {
     Loop(LoopKernel),
     /// A batch of matrix products.
     Contract(ContractKernel),
+    /// Several kernels in one call.
+    Composite(CompositeKernel),
 }
 
 impl KernelDesc {
@@ -36,8 +38,48 @@ impl KernelDesc {
         match self {
             KernelDesc::Loop(kernel) => &kernel.args,
             KernelDesc::Contract(kernel) => &kernel.args,
+            KernelDesc::Composite(kernel) => &kernel.args,
         }
     }
+}
+
+/// Kernels that are done in one call, each with its own arguments and parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CompositeKernel {
+    /// Buffers: those of the parts, one part after the other.
+    pub args: Vec<Arg>,
+    /// How the parts go together.
+    pub arrangement: Arrangement,
+    /// The parts.
+    pub parts: Vec<Part>,
+    /// Items that a chain does in one go, part after part; at least 1. Any number gives the same result.
+    pub block: Size,
+}
+
+/// How the parts of a [`CompositeKernel`] go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arrangement {
+    /// For item `i`, each part in turn does its own items `i·per..(i + 1)·per`. What a part reads of an earlier one's
+    /// results, that one wrote in the same item.
+    Chain,
+    /// The parts do not depend on each other. Each has `⌈count / per⌉` items, one part's after the other's; its item
+    /// `i` does its own items `i·per..(i + 1)·per`.
+    Side,
+}
+
+/// A part of a [`CompositeKernel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Part {
+    /// Index in [`crate::Plan::kernels`].
+    pub kernel: usize,
+    /// Index of its first argument.
+    pub args: usize,
+    /// Index of its first parameter.
+    pub params: usize,
+    /// Its number of work items; 0 is passed where it has no results.
+    pub count: Size,
+    /// Its work items in one item of the whole; at least 1 where there are any.
+    pub per: Size,
 }
 
 /// Elementwise chains, broadcasts, views, reductions, softmax, norms, pools, depthwise convolution, moves.
@@ -119,7 +161,8 @@ pub struct Store {
 
 /// `C[batch, m, n] = epilogue(Σ_k A[batch, m, k] · B[batch, k, n])`: matrix products, convolutions.
 ///
-/// Coordinates in the epilogue: `0..batch.len()` the batch dims, then the row, then the column.
+/// Coordinates in the epilogue: `0..batch.len()` the batch dims, then the row, then the column; with `line`, also
+/// the line, `column / line`.
 ///
 /// Work items number `batch × row blocks × column blocks`, row-major in that order. A block is
 /// `tile.rows` × `tile.columns` elements of C, less at the edges.
@@ -143,6 +186,9 @@ pub struct ContractKernel {
     pub accumulator: DType,
     /// What is done to the accumulator.
     pub epilogue: Dag,
+    /// Columns of a line, where accesses of the epilogue have gaps between lines: the pixels of an image that lies
+    /// inside a larger one.
+    pub line: Option<Size>,
     /// Where results go; vectors run along the column.
     pub stores: Vec<Store>,
     /// Blocking.
@@ -248,5 +294,10 @@ impl ContractKernel {
     /// Coordinate of the column in the epilogue.
     pub fn column(&self) -> Coord {
         self.batch.len() + 1
+    }
+
+    /// Coordinate of the line in the epilogue, where there are lines.
+    pub fn line_coord(&self) -> Coord {
+        self.batch.len() + 2
     }
 }

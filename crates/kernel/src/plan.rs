@@ -27,6 +27,9 @@ pub struct Plan {
     pub kernels: Vec<KernelDesc>,
     /// Names of the kernels, in XNNPACK's order; for people.
     pub kernel_names: Vec<String>,
+    /// What is done once when the plan is bound to sizes: padding that no step writes is filled in. Where the arena's
+    /// contents do not stay from run to run, it is done before the steps of each.
+    pub init: Vec<Call>,
     /// What is done, in order.
     pub steps: Vec<Step>,
     /// What must hold of the dims of a run.

@@ -8,7 +8,9 @@ use crate::memory::Block;
 use crate::program::{Leaf, Number};
 use rabot_codegen::KernelFn;
 use rabot_ir::Dim;
-use rabot_kernel::{BufferId, Interval, Plan, Step, Storage, assign_offsets};
+use rabot_kernel::{
+    BufferId, Call, CompositeKernel, Interval, KernelDesc, Plan, Size, Step, Storage, assign_offsets,
+};
 use std::collections::HashMap;
 
 /// A call, ready to be made.
@@ -42,7 +44,7 @@ pub(crate) struct Binding {
     pub input_args: Vec<(usize, usize)>,
     /// Parameters for all calls, one after the other.
     pub params: Vec<i64>,
-    /// The calls, in the order of a walk through the steps.
+    /// The calls: those that are made once, then in the order of a walk through the steps.
     pub calls: Vec<BoundCall>,
     /// Scratch memory that each thread needs.
     pub scratch_bytes: usize,
@@ -195,6 +197,7 @@ impl Binding {
         self.params.clear();
         self.calls.clear();
         self.scratch_bytes = 0;
+        program.plan.init.iter().try_for_each(|call| self.fill_call(program, call))?;
         self.fill_steps(program, &program.plan.steps)
     }
 
@@ -206,27 +209,46 @@ impl Binding {
                     self.fill_steps(program, then_steps)?;
                     self.fill_steps(program, else_steps)?;
                 }
-                Step::Call(call) => {
-                    let numbers = &program.calls[self.calls.len()];
-                    let size = |value: i64| {
-                        usize::try_from(value)
-                            .map_err(|_| RunError::Size(format!("{value} bytes of scratch")))
-                    };
-                    self.scratch_bytes = self.scratch_bytes.max(size(self.value(numbers.scratch_bytes))?);
-                    let function = program.code.kernel(call.kernel).ok_or_else(|| {
-                        RunError::Size(format!("kernel {} is not in the program", call.kernel))
-                    })?;
-                    let (args, params) = (self.args.len(), self.params.len());
-                    self.push_args(&program.plan, &call.args);
-                    for &param in &numbers.params {
-                        self.params.push(self.value(param));
-                    }
-                    let (items, flops) = (self.value(numbers.items), self.value(numbers.flops));
-                    self.calls.push(BoundCall { function, args, params, items, flops });
-                }
+                Step::Call(call) => self.fill_call(program, call)?,
             }
         }
         Ok(())
+    }
+
+    fn fill_call(&mut self, program: &Leaf, call: &Call) -> Result<(), RunError> {
+        let numbers = &program.calls[self.calls.len()];
+        let size = |value: i64| {
+            usize::try_from(value).map_err(|_| RunError::Size(format!("{value} bytes of scratch")))
+        };
+        self.scratch_bytes = self.scratch_bytes.max(size(self.value(numbers.scratch_bytes))?);
+        let missing = || RunError::Size(format!("kernel {} is not in the program", call.kernel));
+        let function = program.code.kernel(call.kernel).ok_or_else(missing)?;
+        let (args, params) = (self.args.len(), self.params.len());
+        self.push_args(&program.plan, &call.args);
+        for &param in &numbers.params {
+            self.params.push(self.value(param));
+        }
+        if let Some(KernelDesc::Composite(kernel)) = program.plan.kernels.get(call.kernel) {
+            self.leave_out_parts(kernel, call, params);
+        }
+        let (items, flops) = (self.value(numbers.items), self.value(numbers.flops));
+        self.calls.push(BoundCall { function, args, params, items, flops });
+        Ok(())
+    }
+
+    /// Parts without results have no items: of those, other dims may be anything, and would only be counted through.
+    fn leave_out_parts(&mut self, kernel: &CompositeKernel, call: &Call, params: usize) {
+        let ends = kernel.parts.iter().skip(1).map(|part| part.args).chain([kernel.args.len()]);
+        for (part, end) in kernel.parts.iter().zip(ends) {
+            let written = kernel.args.iter().zip(&call.args).take(end).skip(part.args);
+            let mut written = written.filter(|(arg, _)| arg.written);
+            if let Size::Param(count) = part.count
+                && written.all(|(_, &buffer)| self.bytes[buffer] == 0)
+                && let Some(count) = self.params.get_mut(params + count)
+            {
+                *count = 0;
+            }
+        }
     }
 
     fn push_args(&mut self, plan: &Plan, buffers: &[BufferId]) {

@@ -67,7 +67,8 @@ impl LeafState {
             self.dims.push(symbol?);
         }
         let LeafState { binding, arena, outputs, dims, input_addresses } = self;
-        if binding.input_dims != *dims || binding.addresses.is_empty() {
+        let fresh = binding.input_dims != *dims || binding.addresses.is_empty();
+        if fresh {
             binding.bind(leaf, dims, arena, outputs)?;
             // The plans of a session share it, and it never shrinks.
             pool.reserve_scratch(binding.scratch_bytes)?;
@@ -81,7 +82,15 @@ impl LeafState {
             }
         }
         let mut runner = Runner { leaf, binding, pool, observe };
-        let mut next_call = 0;
+        let mut next_call = leaf.plan.init.len();
+        if fresh {
+            // Of no concern to who observes the values of a run.
+            let observe = runner.observe.take();
+            let done =
+                leaf.plan.init.iter().enumerate().try_for_each(|(index, call)| runner.call(index, call));
+            runner.observe = observe;
+            done?;
+        }
         runner.steps(&leaf.plan.steps, &mut next_call, true)
     }
 

@@ -2,7 +2,7 @@
 
 use rabot_codegen::{CodegenError, JitProgram, compile_jit};
 use rabot_ir::Dim;
-use rabot_kernel::{HostStage, Plan, StagePort, Staged, Step, Work};
+use rabot_kernel::{Call, HostStage, Plan, StagePort, Staged, Step, Work};
 use rabot_target::Profile;
 use rabot_tensor::Tensor;
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ pub(crate) struct Leaf {
     pub numbers: Numbers,
     /// Elements of each buffer.
     pub elements: Vec<Number>,
-    /// One entry per call, in the order of a walk through the steps.
+    /// One entry per call: those that are made once, then in the order of a walk through the steps.
     pub calls: Vec<CallNumbers>,
 }
 
@@ -178,20 +178,25 @@ impl Leaf {
         let mut numbers = Numbers::default();
         let elements = plan.buffers.iter().map(|b| numbers.intern(&b.elements)).collect();
         let mut calls = Vec::new();
+        calls.extend(plan.init.iter().map(|call| intern_call(call, &mut numbers)));
         intern_calls(&plan.steps, &mut numbers, &mut calls);
         Ok(Leaf { plan, code, numbers, elements, calls })
+    }
+}
+
+fn intern_call(call: &Call, numbers: &mut Numbers) -> CallNumbers {
+    CallNumbers {
+        params: call.params.iter().map(|dim| numbers.intern(dim)).collect(),
+        items: numbers.intern(&call.items),
+        scratch_bytes: numbers.intern(&call.scratch_bytes),
+        flops: numbers.intern(&call.flops),
     }
 }
 
 fn intern_calls(steps: &[Step], numbers: &mut Numbers, calls: &mut Vec<CallNumbers>) {
     for step in steps {
         match step {
-            Step::Call(call) => calls.push(CallNumbers {
-                params: call.params.iter().map(|dim| numbers.intern(dim)).collect(),
-                items: numbers.intern(&call.items),
-                scratch_bytes: numbers.intern(&call.scratch_bytes),
-                flops: numbers.intern(&call.flops),
-            }),
+            Step::Call(call) => calls.push(intern_call(call, numbers)),
             Step::Host(_) => {}
             Step::If { then_steps, else_steps, .. } => {
                 intern_calls(then_steps, numbers, calls);

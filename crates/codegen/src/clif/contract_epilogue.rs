@@ -30,6 +30,7 @@ pub(super) struct Corner {
 struct Element {
     row: CoordValue,
     column: Value,
+    line: Option<Value>,
     /// Where its accumulators lie.
     address: Value,
     wide: bool,
@@ -38,6 +39,9 @@ struct Element {
 impl Contraction<'_, '_, '_> {
     /// Emits the epilogue of a tile for the batch coordinates `batch`; rows of the tile are `tile_row` bytes apart.
     pub fn epilogue(&mut self, batch: &[Value], corner: Corner, tile_row: i64) -> Result<(), KernelError> {
+        if let Some(width) = self.kernel.line {
+            return self.epilogue_in_lines(batch, corner, tile_row, width);
+        }
         let lanes = self.lanes() as i64;
         let zero = self.int(0);
         let done = self.variable(zero);
@@ -54,7 +58,7 @@ impl Contraction<'_, '_, '_> {
                 },
                 |c| {
                     let at = c.get(done);
-                    if let Err(error) = c.epilogue_column(batch, corner, at, tile_row, wide) {
+                    if let Err(error) = c.epilogue_column(batch, corner, at, None, tile_row, wide) {
                         result = Err(error);
                     }
                     let next = c.add_int(at, step);
@@ -65,12 +69,64 @@ impl Contraction<'_, '_, '_> {
         result
     }
 
+    /// As `epilogue` for columns in lines of `width`: a vector of columns lies in one line, so that it is contiguous
+    /// also where there are gaps between lines.
+    fn epilogue_in_lines(
+        &mut self,
+        batch: &[Value],
+        corner: Corner,
+        tile_row: i64,
+        width: Size,
+    ) -> Result<(), KernelError> {
+        let lanes = self.lanes() as i64;
+        let zero = self.int(0);
+        let (done, step) = (self.variable(zero), self.variable(zero));
+        let width = self.size(width);
+        let mut result = Ok(());
+        self.repeat_while(
+            |c| {
+                let at = c.get(done);
+                c.ins().icmp(IntCC::SignedLessThan, at, corner.columns)
+            },
+            |c| {
+                let at = c.get(done);
+                let column = c.add(corner.column, at);
+                let line = c.ins().udiv(column, width);
+                let start = c.mul(line, width);
+                let end = c.add(start, width);
+                let end = c.ins().isub(end, corner.column);
+                let end = c.min(end, corner.columns);
+                let last = c.add_int(at, lanes);
+                let fits = c.ins().icmp(IntCC::SignedLessThanOrEqual, last, end);
+                let (mut many, mut one) = (Ok(()), Ok(()));
+                c.if_else(
+                    fits,
+                    |c| {
+                        many = c.epilogue_column(batch, corner, at, Some(line), tile_row, lanes > 1);
+                        let count = c.int(lanes);
+                        c.set(step, count);
+                    },
+                    |c| {
+                        one = c.epilogue_column(batch, corner, at, Some(line), tile_row, false);
+                        let count = c.int(1);
+                        c.set(step, count);
+                    },
+                );
+                result = many.and(one);
+                let step = c.get(step);
+                c.advance(done, step);
+            },
+        );
+        result
+    }
+
     /// All rows of a vector of columns, or of one column, `at` columns from the corner.
     fn epilogue_column(
         &mut self,
         batch: &[Value],
         corner: Corner,
         at: Value,
+        line: Option<Value>,
         tile_row: i64,
         wide: bool,
     ) -> Result<(), KernelError> {
@@ -92,7 +148,7 @@ impl Contraction<'_, '_, '_> {
         self.for_range(first, end, tile_row, |c, address| {
             let mut coord = CoordValue::variable(c.get(row));
             coord.running = running.iter().map(|&(stride, product)| (stride, c.get(product))).collect();
-            result = c.epilogue_element(batch, Element { row: coord, column, address, wide });
+            result = c.epilogue_element(batch, Element { row: coord, column, line, address, wide });
             for &(stride, product) in &running {
                 let stride = stride.value(c.cx);
                 c.advance(product, stride);
@@ -135,7 +191,10 @@ impl Contraction<'_, '_, '_> {
         let value = self.load(ty, element.address, 0);
         let batch = batch.iter().map(|value| CoordValue::variable(*value));
         let point = Point {
-            coords: batch.chain([element.row, CoordValue::variable(element.column)]).collect(),
+            coords: batch
+                .chain([element.row, CoordValue::variable(element.column)])
+                .chain(element.line.map(CoordValue::variable))
+                .collect(),
             lane: element.wide.then(|| self.kernel.column()),
             reduced: Vec::new(),
             accumulator: Some(if element.wide { Val::Vector(value) } else { Val::Uniform(value) }),

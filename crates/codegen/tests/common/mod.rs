@@ -33,6 +33,7 @@ pub fn plan(kernel: KernelDesc) -> Plan {
         buffers: Vec::new(),
         constants: Vec::new(),
         kernel_names: vec!["test".to_owned()],
+        init: vec![],
         kernels: vec![kernel],
         steps: Vec::new(),
         checks: Vec::new(),

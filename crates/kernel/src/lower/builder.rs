@@ -2,6 +2,7 @@
 
 use super::Target;
 use super::frame::Frame;
+use super::padding::Border;
 use super::view::View;
 use crate::{
     Buffer, BufferId, Call, Check, Constant, ContractKernel, KernelDesc, LoopKernel, PackError, Plan, Step,
@@ -37,7 +38,9 @@ pub(super) struct Builder<'p> {
     /// Constants by address and length, so that data shared in the graph is shared here.
     constant_ids: HashMap<(usize, usize, DType), BufferId>,
     /// The list that steps are added to; nested lists are swapped in and out.
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
+    /// Buffers with padding around what steps write.
+    pub(super) borders: HashMap<BufferId, Border>,
 }
 
 impl<'p> Builder<'p> {
@@ -50,13 +53,14 @@ impl<'p> Builder<'p> {
             constants: Vec::new(),
             kernels: Vec::new(),
             kernel_names: Vec::new(),
+            init: Vec::new(),
             steps: Vec::new(),
             checks: Vec::new(),
             symbols: Vec::new(),
         };
         let Target { profile, pack } = target;
         let (kernel_ids, constant_ids) = (HashMap::new(), HashMap::new());
-        Builder { profile, pack, plan, kernel_ids, constant_ids, steps: Vec::new() }
+        Builder { profile, pack, plan, kernel_ids, constant_ids, steps: Vec::new(), borders: HashMap::new() }
     }
 
     /// Packed weights, or nothing if they are not asked for.
@@ -154,8 +158,10 @@ impl<'p> Builder<'p> {
     /// The finished plan: steps in place and the life of each arena buffer known.
     pub fn finish(mut self) -> Plan {
         self.plan.steps = std::mem::take(&mut self.steps);
+        crate::join::join(&mut self.plan, &mut self.kernel_ids, &self.profile.name);
         let mut number = 0;
         touch_steps(&self.plan.steps, &mut number, &mut self.plan.buffers);
+        self.finish_borders();
         self.plan
     }
 }

@@ -57,6 +57,16 @@ pub(super) struct Axes {
     pub row: Option<LoopDim>,
     /// The column, unless it is one.
     pub column: Option<LoopDim>,
+    /// Lines of columns, where views have gaps between them.
+    pub line: Option<Line>,
+}
+
+/// Columns in lines: views of the epilogue have one axis more, whose stride is what a line adds to its columns.
+pub(super) struct Line {
+    /// Columns of a line.
+    pub width: Dim,
+    /// The lines.
+    pub dim: LoopDim,
 }
 
 impl Axes {
@@ -66,6 +76,7 @@ impl Axes {
         let row = self.batch.len();
         dims.extend(self.row.clone().map(|dim| (row, dim)));
         dims.extend(self.column.clone().map(|dim| (row + 1, dim)));
+        dims.extend(self.line.as_ref().map(|line| (row + 2, line.dim.clone())));
         Domain { dims }
     }
 }
@@ -157,7 +168,7 @@ impl Lowering<'_, '_, '_> {
         let mut leading: Vec<LoopDim> = runs.iter().filter(|run| run[0] != rank - 1).map(loop_dim).collect();
         let has_row = shared_b || leading.last().is_some_and(|dim| dim.axis == rank - 2);
         let row = if has_row { leading.pop() } else { None };
-        let axes = Axes { batch: leading, row, column };
+        let axes = Axes { batch: leading, row, column, line: None };
         Some((axes, EpilogueViews { views, targets }))
     }
 
@@ -233,7 +244,7 @@ impl Lowering<'_, '_, '_> {
             }
             None => strided(frame, &product.b, axes, &axes.column, &product.b_k, zero_points[1]),
         };
-        (Extents { batch, m, n, k }, [a, b], tile)
+        (Extents { batch, m, n, line: None, k }, [a, b], tile)
     }
 
     /// A matrix product of a dtype that has no micro-kernel: a reduction in a loop nest.
@@ -405,6 +416,7 @@ impl Lowering<'_, '_, '_> {
             batch: frame.sizes(&shape.batch),
             m: frame.size(&shape.m),
             n: frame.size(&shape.n),
+            line: shape.line.as_ref().map(|width| frame.size(width)),
             k: frame.size(&shape.k),
             args: frame.args.clone(),
             a,
@@ -463,6 +475,8 @@ pub(super) struct Extents {
     pub m: Dim,
     /// Columns.
     pub n: Dim,
+    /// Columns of a line, where there are lines.
+    pub line: Option<Dim>,
     /// Terms of the sum.
     pub k: Dim,
 }

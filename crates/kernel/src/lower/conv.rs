@@ -1,10 +1,10 @@
 //! Convolutions as matrix products over patches of the image.
 
 use super::Lowering;
-use super::contract::{Axes, Epilogue, EpilogueViews, Extents, even_blocks};
+use super::contract::{Axes, Epilogue, EpilogueViews, Extents, Line, even_blocks};
 use super::exprs::{Exprs, LoopDim};
 use super::frame::Frame;
-use super::view::{View, mergeable_runs};
+use super::view::{View, mergeable_runs, run_size};
 use crate::pack::{PackSource, pack_f32};
 use crate::{BinaryFn, ExprId, Operand, Patches, Size, Tile};
 use rabot_ir::ops::Geometry;
@@ -67,11 +67,7 @@ impl Lowering<'_, '_, '_> {
         let (Some(Some(x)), Some(Some(w))) = (inputs.first().copied(), inputs.get(1).copied()) else {
             return false;
         };
-        let (x_shape, w_shape) = (self.graph.fact(x).shape(), self.graph.fact(w).shape());
-        let Some(w_sizes) = w_shape.iter().map(Dim::as_usize).collect::<Option<Vec<_>>>() else {
-            return false;
-        };
-        let Ok(geometry) = op.window.geometry(&x_shape[2..], &w_sizes[2..], false) else { return false };
+        let Some((w_sizes, geometry)) = self.conv_geometry(anchor) else { return false };
         let (out_channels, channels, group) = (w_sizes[0], w_sizes[1], op.group.max(1));
         if group > 1 && channels == 1 && out_channels == group {
             self.lower_depthwise(&epilogue.nodes, anchor, &geometry);
@@ -83,6 +79,24 @@ impl Lowering<'_, '_, '_> {
         let conv =
             Convolution { anchor, x, zero_point: 0, group, out_channels, channels, geometry, parameters };
         self.emit_float_conv(conv, &w, epilogue)
+    }
+
+    /// The sizes of the weights and the geometry of a `Conv`.
+    fn conv_geometry(&self, anchor: NodeId) -> Option<(Vec<usize>, Geometry)> {
+        let Op::Conv(op) = &self.graph.node(anchor).op else { return None };
+        let [x, w] =
+            [0, 1].map(|slot| self.operand(anchor, slot).map(|value| self.graph.fact(value).shape()));
+        let w_sizes: Vec<usize> = w?.iter().map(Dim::as_usize).collect::<Option<_>>()?;
+        let geometry = op.window.geometry(&x?[2..], &w_sizes[2..], false).ok()?;
+        Some((w_sizes, geometry))
+    }
+
+    /// The geometry of a `Conv` in floats of each channel by itself.
+    pub(super) fn depthwise_geometry(&self, anchor: NodeId) -> Option<Geometry> {
+        let Op::Conv(op) = &self.graph.node(anchor).op else { return None };
+        let (w_sizes, geometry) = self.conv_geometry(anchor)?;
+        let each = op.group > 1 && w_sizes[1] == 1 && w_sizes[0] == op.group;
+        each.then_some(geometry)
     }
 
     /// `ConvTranspose`: a convolution of the image with zeros between its elements by the mirrored weights.
@@ -140,15 +154,17 @@ impl Lowering<'_, '_, '_> {
             starts.push(start);
             shape[2 + axis] = result[2 + axis].clone() + Dim::from(reach);
         }
-        let target = self.b.arena(source.dtype, &shape);
-        let mut inside = target.clone();
-        for (axis, &start) in starts.iter().enumerate() {
-            let (step, size) = (geometry.strides[axis] as i64, &source.shape[2 + axis]);
-            inside = inside.slice(2 + axis, &Dim::from(start), step, size);
-        }
+        let spread = |whole: &View| {
+            let mut inside = whole.clone();
+            for (axis, &start) in starts.iter().enumerate() {
+                let (step, size) = (geometry.strides[axis] as i64, &source.shape[2 + axis]);
+                inside = inside.slice(2 + axis, &Dim::from(start), step, size);
+            }
+            inside
+        };
+        let (target, inside) = self.bordered(id, &View { shape, ..source.clone() }, spread, 0.0);
         let mut origin = self.origin(&[id], &[]);
         origin.values = vec![format!("{} (spread)", self.graph.node(id).name).into()];
-        self.fill(&target, 0.0, origin.clone());
         self.copy(source, &inside, origin);
         Some(target)
     }
@@ -202,12 +218,30 @@ impl Lowering<'_, '_, '_> {
         let result = self.graph.fact(output).shape().to_vec();
         let members = self.members(&epilogue.nodes[1..]);
         let mut views = self.leaf_views(&members, &epilogue.roots, &HashSet::from([output]), &result);
-        let targets: Vec<View> = epilogue.roots.iter().map(|&root| self.allocate_image(root)).collect();
-        for view in views.values_mut() {
-            *view = self.spatially_merged(view, conv.anchor);
+        let mut targets: Vec<View> = epilogue.roots.iter().map(|&root| self.allocate(root)).collect();
+        let lines = image_lines(&result, views.values().chain(&targets));
+        if let Lines::None = lines {
+            for (target, &root) in targets.iter_mut().zip(&epilogue.roots) {
+                if !is_spatially_merged(target) {
+                    *target = self.allocate_dense(root);
+                }
+            }
+            for view in views.values_mut() {
+                *view = self.spatially_merged(view, conv.anchor);
+            }
         }
-        let axes = conv_axes(&conv, &result);
+        let mut loads: Vec<View> = conv.parameters.iter().map(|view| view.along(1, &result)).collect();
         let pixels: Dim = result[2..].iter().product();
+        let mut axes = conv_axes(&conv, &result);
+        if let Lines::Split { outer, inner, width } = lines {
+            for view in views.values_mut().chain(&mut targets).chain(&mut loads) {
+                let line = view.strides[outer].clone() - view.strides[inner].clone() * width.clone();
+                view.strides.push(line);
+                view.shape.push(Dim::from(1));
+            }
+            let dim = LoopDim { size: Dim::from(1), axis: result.len(), factor: Dim::from(1) };
+            axes.line = Some(Line { width, dim });
+        }
         let mut frame = Frame::default();
         let a = self.conv_weights(&mut frame, &conv, &axes, &weights);
         let b = self.conv_image(&mut frame, &conv, &axes, &result);
@@ -215,7 +249,6 @@ impl Lowering<'_, '_, '_> {
         let tile = self.tile_for_rows(conv.rows(), weights.accumulator);
         let tile = conv_blocks(tile, &conv, &pixels, &batch.iter().product());
         let domain = axes.domain();
-        let loads: Vec<View> = conv.parameters.iter().map(|view| view.along(1, &result)).collect();
         let views = EpilogueViews { views, targets };
         let accumulator = weights.accumulator;
         let (dag, stores) =
@@ -223,15 +256,15 @@ impl Lowering<'_, '_, '_> {
                 let parameters: Vec<ExprId> = loads.iter().map(|view| exprs.load(view)).collect();
                 start(exprs, acc, &parameters)
             });
-        let shape = Extents { batch, m: Dim::from(conv.rows()), n: pixels, k: Dim::from(conv.terms()) };
+        let shape = Extents {
+            batch,
+            m: Dim::from(conv.rows()),
+            n: pixels,
+            line: axes.line.map(|line| line.width),
+            k: Dim::from(conv.terms()),
+        };
         self.call_contraction(frame, shape, a, b, accumulator, dag, stores, tile, epilogue);
         true
-    }
-
-    /// As `allocate`, with the pixels of a channel one after the other.
-    fn allocate_image(&mut self, value: Value) -> View {
-        let view = self.allocate(value);
-        if is_spatially_merged(&view) { view } else { self.allocate_dense(value) }
     }
 
     /// The view with its spatial axes walkable by one stride; copied where they are not.
@@ -314,6 +347,32 @@ fn is_spatially_merged(view: &View) -> bool {
     runs.iter().filter(|run| run[0] >= 2).count() <= 1
 }
 
+/// How views walk the pixels of a channel.
+enum Lines {
+    /// Each with one stride.
+    One,
+    /// Each with one stride in lines of `width` pixels, the last of whose axes is `inner`, and one from line to line,
+    /// that of axis `outer`.
+    Split { outer: usize, inner: usize, width: Dim },
+    /// Neither.
+    None,
+}
+
+fn image_lines<'v>(shape: &[Dim], views: impl Iterator<Item = &'v View>) -> Lines {
+    let views: Vec<&View> = views.collect();
+    let runs = mergeable_runs(shape, &views, &[1, 2]);
+    let runs: Vec<&Vec<usize>> = runs.iter().filter(|run| run[0] >= 2).collect();
+    match runs[..] {
+        [] | [_] => Lines::One,
+        [outer, inner] => Lines::Split {
+            outer: outer[outer.len() - 1],
+            inner: inner[inner.len() - 1],
+            width: run_size(shape, inner),
+        },
+        _ => Lines::None,
+    }
+}
+
 /// Images and groups are the batch, channels the row, pixels the column.
 fn conv_axes(conv: &Convolution, result: &[Dim]) -> Axes {
     let rows = conv.rows();
@@ -328,7 +387,7 @@ fn conv_axes(conv: &Convolution, result: &[Dim]) -> Axes {
     let last = (2..result.len()).rev().find(|&axis| !result[axis].is(1));
     let pixels = result[2..].iter().product();
     let column = last.map(|axis| LoopDim { size: pixels, axis, factor: Dim::from(1) });
-    Axes { batch, row, column }
+    Axes { batch, row, column, line: None }
 }
 
 /// Blocks of a convolution: as many pixels as a block of patches may hold; all channels at once, so that patches are

@@ -204,18 +204,6 @@ impl Lowering<'_, '_, '_> {
         self.call_stage(frame, outer, inner, nest.items, items, dag, store, origin);
     }
 
-    /// Fills a view with one constant, given as a number of its dtype.
-    pub(super) fn fill(&mut self, target: &View, value: f64, origin: Origin) {
-        let nest = Nest::new(&target.shape, &[target]);
-        let mut frame = Frame::default();
-        let (outer, inner, items) = nest.extents(&mut frame);
-        let mut dag = Dag::default();
-        let value = dag.constant(scalar::compute_dtype(target.dtype), value);
-        let access = frame.access(&target.offset, &nest.domain.strides(target));
-        let store = Store { arg: frame.arg(target, true), access, value };
-        self.call_stage(frame, outer, inner, nest.items, items, dag, store, origin);
-    }
-
     /// Adds a kernel of one stage with one store.
     #[allow(clippy::too_many_arguments, reason = "the parts of one kernel, each used once")]
     pub(super) fn call_stage(

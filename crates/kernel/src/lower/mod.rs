@@ -13,6 +13,8 @@ mod groups;
 mod host;
 mod moves;
 mod name;
+mod padding;
+mod place;
 mod quantized;
 mod reduce;
 mod scalar;
@@ -154,6 +156,10 @@ struct Lowering<'g, 'b, 'p> {
     outputs: Vec<BufferId>,
     /// Outputs whose buffer has been given to the kernel that makes them.
     taken: HashSet<usize>,
+    /// Copies with padding: of what, the buffer, the bits of what it is filled with.
+    padded_copies: Vec<(View, BufferId, u64)>,
+    /// Readers followed at the moment to find where a value is wanted.
+    followed: usize,
     problems: Vec<Unplannable>,
 }
 
@@ -164,7 +170,8 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
         views: HashMap<Value, View>,
         outputs: Vec<BufferId>,
     ) -> Self {
-        Lowering { graph, b, views, outputs, taken: HashSet::new(), problems: Vec::new() }
+        let (taken, padded_copies, problems) = (HashSet::new(), Vec::new(), Vec::new());
+        Lowering { graph, b, views, outputs, taken, padded_copies, followed: 0, problems }
     }
 
     fn run(&mut self) -> Result<(), GraphError> {
@@ -250,18 +257,15 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
         target
     }
 
-    /// Memory for a value that a kernel is about to write: the output's own where it is one; a part of the result where
-    /// only a concatenation reads it; else in the arena, in the order of axes in which its only reader wants it.
+    /// Memory for a value that a kernel is about to write: where its readers want it; else in the arena, in the order
+    /// of axes of its only reader.
     fn allocate(&mut self, value: Value) -> View {
         let ty = self.graph.fact(value).ty.clone();
-        let position = self.graph.outputs().iter().position(|o| o.value == value);
-        let view = match position {
-            Some(index) if self.taken.insert(index) => View::dense(self.outputs[index], ty.dtype, &ty.shape),
-            Some(_) => self.b.arena(ty.dtype, &ty.shape),
-            None => match (self.part_of_concat(value), self.transposed_for(value)) {
-                (Some(part), _) => part,
-                (None, Some(perm)) => self.arena_in_order(ty.dtype, &ty.shape, &perm),
-                (None, None) => self.b.arena(ty.dtype, &ty.shape),
+        let view = match self.placed(value) {
+            Some(place) => place,
+            None => match self.transposed_for(value) {
+                Some(perm) => self.arena_in_order(ty.dtype, &ty.shape, &perm),
+                None => self.b.arena(ty.dtype, &ty.shape),
             },
         };
         self.views.insert(value, view.clone());
@@ -277,37 +281,6 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
         let view = self.b.arena(view.dtype, &view.shape);
         self.views.insert(value, view.clone());
         view
-    }
-
-    /// The part of a concatenation's result that a value becomes, if nothing else reads the value.
-    fn part_of_concat(&mut self, value: Value) -> Option<View> {
-        let [(user, slot)] = self.graph.users(value)[..] else { return None };
-        let Op::Concat(op) = &self.graph.node(user).op else { return None };
-        let axis = op.axis;
-        let output = Value { node: user, slot: 0 };
-        let whole = match self.views.get(&output) {
-            Some(view) => view.clone(),
-            None => self.allocate(output),
-        };
-        self.concat_parts(user, axis, &whole).swap_remove(slot)
-    }
-
-    /// The parts of a concatenation's result, by operand; `None` for an absent one.
-    fn concat_parts(&self, id: NodeId, axis: i64, whole: &View) -> Vec<Option<View>> {
-        let axis = if axis < 0 { axis + whole.shape.len() as i64 } else { axis } as usize;
-        let mut start = Dim::from(0);
-        let mut parts = Vec::new();
-        for input in &self.graph.node(id).inputs {
-            parts.push(input.map(|value| {
-                let shape = self.graph.fact(value).shape();
-                let mut part = whole.slice(axis, &start, 1, &shape[axis]);
-                start = start.clone() + shape[axis].clone();
-                // The other dims are the same by the op's definition, but may be written differently.
-                part.shape = shape.to_vec();
-                part
-            }));
-        }
-        parts
     }
 
     /// The permutation of the transpose that alone reads a value, if it keeps the last axis, so that vectors of the

@@ -58,7 +58,7 @@ impl Lowering<'_, '_, '_> {
     }
 
     /// Padding before and after each axis, if known.
-    fn pads_of(&self, id: NodeId, rank: usize) -> Option<Vec<(Dim, Dim)>> {
+    pub(super) fn pads_of(&self, id: NodeId, rank: usize) -> Option<Vec<(Dim, Dim)>> {
         let pads = self.graph.fact(self.operand(id, 1)?).dims()?;
         let axes: Vec<i64> = match self.operand(id, 3) {
             Some(axes) => self.graph.fact(axes).ints()?,
@@ -80,6 +80,12 @@ impl Lowering<'_, '_, '_> {
         let Some(pads) = self.pads_of(id, source.shape.len()) else {
             return self.problem(id, "pads and axes must be known when compiling");
         };
+        let border = if mode == PadMode::Constant { self.border_of_pad(id) } else { None };
+        if let Some((pads, fill)) = border {
+            let whole = self.padded(id, &source, &pads, fill);
+            self.views.insert(output, whole);
+            return;
+        }
         let origin = self.origin(&[id], &[output]);
         if mode != PadMode::Constant {
             let target = self.allocate(output);
@@ -93,7 +99,7 @@ impl Lowering<'_, '_, '_> {
             return self.lower_host(id, "its pad value is computed when running");
         };
         let target = self.allocate(output);
-        self.fill(&target, value, origin.clone());
+        self.b.fill(&target, value, origin.clone());
         let (mut from, mut to) = (source.clone(), target);
         for (axis, (begin, end)) in pads.iter().enumerate() {
             let zero = Dim::from(0);
@@ -226,7 +232,7 @@ impl Lowering<'_, '_, '_> {
         let Some(factors) = self.whole_factors(id, &source.shape) else {
             return self.lower_host(id, "resizing by other than whole factors of nearest neighbours");
         };
-        let target = self.allocate_dense(output);
+        let target = self.allocate(output);
         // Each axis with a factor becomes two: the source's, and the copies.
         let last = factors.len().checked_sub(1);
         let mut shape = Vec::new();
@@ -245,6 +251,7 @@ impl Lowering<'_, '_, '_> {
                 to.push(target.strides[axis].clone());
             }
         }
+        let last_stride = last.map_or(Dim::from(0), |axis| target.strides[axis].clone());
         let from = View { shape: shape.clone(), strides: from, ..source };
         let to = View { shape: shape.clone(), strides: to, ..target };
         let nest = Nest::new(&shape, &[&from, &to]);
@@ -256,7 +263,7 @@ impl Lowering<'_, '_, '_> {
         let arg = frame.arg(&to, true);
         let mut places = Vec::new();
         for copy in 0..stores {
-            let offset = to.offset.clone() + Dim::from(copy);
+            let offset = to.offset.clone() + last_stride.clone() * Dim::from(copy);
             let access = frame.access(&offset, &nest.domain.strides(&to));
             places.push(Store { arg, access, value });
         }

@@ -16,10 +16,17 @@ impl Lowering<'_, '_, '_> {
         let view = match source.reshape(&shape) {
             Some(view) => view,
             None => {
-                let dense = self.b.arena(source.dtype, &source.shape);
+                let wanted = self.allocate(output);
+                let (target, view) = match wanted.reshape(&source.shape) {
+                    Some(target) => (target, wanted),
+                    None => {
+                        let dense = self.b.arena(source.dtype, &source.shape);
+                        (dense.clone(), View::dense(dense.buffer, dense.dtype, &shape))
+                    }
+                };
                 let origin = self.origin(&[id], &[output]);
-                self.copy(&source, &dense, origin);
-                View::dense(dense.buffer, dense.dtype, &shape)
+                self.copy(&source, &target, origin);
+                view
             }
         };
         self.views.insert(output, view);

@@ -1,10 +1,11 @@
 //! Sliding windows without a matrix product: pools, depthwise convolution, local response normalization.
 //!
-//! Padding is written out first, so that the windows themselves have no branches; vectors run along the last axis.
+//! Operands have their padding around them, so that the windows themselves have no branches; vectors run along the last axis.
 
 use super::Lowering;
 use super::exprs::{Domain, Exprs, LoopDim};
 use super::frame::Frame;
+use super::padding::Pad;
 use super::scalar::compute_dtype;
 use super::view::{View, mergeable_runs, run_size};
 use crate::{
@@ -137,39 +138,6 @@ impl Lowering<'_, '_, '_> {
         self.b.call_loop(kernel, frame, count, origin);
     }
 
-    /// The operand with padding written out: `pads` gives axis, before and after.
-    pub(super) fn padded(
-        &mut self,
-        id: NodeId,
-        source: &View,
-        pads: &[(usize, Dim, Dim)],
-        fill: f64,
-    ) -> View {
-        if pads.iter().all(|(_, begin, end)| begin.is(0) && end.is(0)) {
-            return source.clone();
-        }
-        let zero = Dim::from(0);
-        let (mut shape, mut kept) = (source.shape.clone(), source.clone());
-        for (axis, begin, end) in pads {
-            // Negative padding cuts.
-            let cut = begin.minimum(&zero);
-            let size = source.shape[*axis].clone() + cut.clone();
-            kept = kept.slice(*axis, &-cut, 1, &size);
-            shape[*axis] = size + begin.maximum(&zero) + end.clone();
-        }
-        let padded = self.b.arena(source.dtype, &shape);
-        let mut origin = self.origin(&[id], &[]);
-        let name = format!("{} (padded)", self.graph.node(id).name);
-        origin.values = vec![name.into()];
-        let mut inside = padded.clone();
-        for (axis, begin, _) in pads {
-            inside = inside.slice(*axis, &begin.maximum(&zero), 1, &kept.shape[*axis]);
-        }
-        self.fill(&padded, fill, origin.clone());
-        self.copy(&kept, &inside, origin);
-        padded
-    }
-
     fn lower_pool(&mut self, id: NodeId, pool: &Pool, input: Value) {
         let output = Value { node: id, slot: 0 };
         let source = self.view(input);
@@ -189,11 +157,7 @@ impl Lowering<'_, '_, '_> {
         }
         let result = self.graph.fact(output).shape().to_vec();
         let pads = reach(&geometry, &spatial, &result);
-        let fill = match (pool.kind, source.dtype.int_range()) {
-            (PoolKind::Average, _) => 0.0,
-            (PoolKind::Max, Some((lowest, _))) => lowest as f64,
-            (PoolKind::Max, None) => f64::NEG_INFINITY,
-        };
+        let fill = pool_fill(pool, source.dtype);
         let padded = self.padded(id, &source, &pads, fill);
         let windows = Windows::new(&padded, &geometry, &result);
         let target = self.allocate(output);
@@ -268,9 +232,7 @@ impl Lowering<'_, '_, '_> {
         let output = Value { node: id, slot: 0 };
         let source = self.view(input);
         let dtype = compute_dtype(source.dtype);
-        let before = (lrn.size.max(1) - 1) / 2;
-        let after = lrn.size.max(1) - 1 - before;
-        let padded = self.padded(id, &source, &[(1, Dim::from(before), Dim::from(after))], 0.0);
+        let padded = self.padded(id, &source, &lrn_pads(lrn), 0.0);
         let target = self.allocate(output);
         let shape = source.shape.clone();
         let input = View { shape: shape.clone(), ..padded.clone() };
@@ -383,6 +345,22 @@ impl Lowering<'_, '_, '_> {
     }
 }
 
+/// What the padding of a pool's operand is filled with.
+pub(super) fn pool_fill(pool: &Pool, dtype: DType) -> f64 {
+    match (pool.kind, dtype.int_range()) {
+        (PoolKind::Average, _) => 0.0,
+        (PoolKind::Max, Some((lowest, _))) => lowest as f64,
+        (PoolKind::Max, None) => f64::NEG_INFINITY,
+    }
+}
+
+/// The channels beyond the first and the last that windows reach.
+pub(super) fn lrn_pads(lrn: &Lrn) -> Vec<Pad> {
+    let before = (lrn.size.max(1) - 1) / 2;
+    let after = lrn.size.max(1) - 1 - before;
+    vec![(1, Dim::from(before), Dim::from(after))]
+}
+
 /// A convolution of each channel by itself.
 pub(super) struct Depthwise<'a> {
     /// The node.
@@ -399,7 +377,7 @@ pub(super) struct Depthwise<'a> {
 
 /// Padding that covers every window: axis, before, after. Windows may reach beyond the declared padding where sizes
 /// are rounded up, and short of it where they are rounded down.
-pub(super) fn reach(geometry: &Geometry, spatial: &[Dim], result: &[Dim]) -> Vec<(usize, Dim, Dim)> {
+pub(super) fn reach(geometry: &Geometry, spatial: &[Dim], result: &[Dim]) -> Vec<Pad> {
     let lead = result.len() - spatial.len();
     (0..spatial.len())
         .map(|axis| {
