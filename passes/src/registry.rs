@@ -13,6 +13,7 @@ pub const PASSES: &[PassInfo] = &[
     prune::magnitude::INFO,
     quantize::int8::INFO,
     fuse::group::INFO,
+    fuse::compact::INFO,
 ];
 
 /// The default pipeline, each pass with its reason.

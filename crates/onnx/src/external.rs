@@ -29,6 +29,11 @@ impl ExternalFiles {
         ExternalFiles { folder: folder.map(Path::to_owned), limit, follow_links, mapped: HashMap::new() }
     }
 
+    /// Size of all files that have been mapped.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.mapped.values().fold(0, |sum, file| sum.saturating_add(file.len() as u64))
+    }
+
     /// The `expected` bytes of a tensor, as its `external_data` entries say where. **Errors**: with the location.
     pub(crate) fn read(
         &mut self,

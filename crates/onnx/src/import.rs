@@ -40,6 +40,7 @@ pub fn import_file(path: &Path, limits: &Limits) -> Result<Model, ImportError> {
 ///
 /// **Errors**: as [`import_file`].
 pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, limits: &Limits) -> Result<Model, ImportError> {
+    let model_bytes = bytes.len() as u64;
     let proto = decode(bytes, limits)?;
     let graph_proto = proto.graph.as_ref().ok_or(ImportError::NoGraph)?;
     crate::calls::check(&proto, limits)?;
@@ -57,6 +58,7 @@ pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, limits: &Limits) -> R
     let graph_notes = Notes::of(&graph_proto.doc_string, &graph_proto.metadata_props);
     Ok(Model {
         graph: graph.ok_or(ImportError::NoGraph)?,
+        file_bytes: model_bytes.saturating_add(importer.tensors.external_bytes()),
         ir_version: proto.ir_version,
         opsets: env.opsets.iter().map(|(domain, version)| ((*domain).to_owned(), *version)).collect(),
         metadata: metadata(&proto.metadata_props),

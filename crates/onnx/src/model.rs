@@ -9,6 +9,8 @@ use rabot_ir::Graph;
 pub struct Model {
     /// The graph; functions are inlined, constants share the file's bytes.
     pub graph: Graph,
+    /// Size of the file that was read and of its external data, in bytes; 0 if there is none.
+    pub file_bytes: u64,
     /// Version of the file format.
     pub ir_version: i64,
     /// Versions of the operator sets by domain; ONNX's own is the empty domain.
@@ -63,6 +65,7 @@ impl Model {
     pub fn of_graph(graph: Graph) -> Self {
         Model {
             graph,
+            file_bytes: 0,
             ir_version: 0,
             opsets: IndexMap::new(),
             producer_name: "rabot".to_owned(),

@@ -38,6 +38,11 @@ impl TensorReader {
         }
     }
 
+    /// Size of all files beside the model that have been read from.
+    pub(crate) fn external_bytes(&self) -> u64 {
+        self.external.bytes()
+    }
+
     /// The tensor; `label` names it in errors.
     pub(crate) fn read(&mut self, proto: &TensorProto, label: &str) -> Result<Tensor, ImportError> {
         self.dense(proto).map_err(|problem| ImportError::Tensor { tensor: label.to_owned(), problem })

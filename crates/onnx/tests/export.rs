@@ -18,7 +18,7 @@ fn root(path: &str) -> PathBuf {
 }
 
 fn at(opset: i64) -> ExportOptions {
-    ExportOptions { opset: Some(opset), external_data: None }
+    ExportOptions { opset: Some(opset), ..ExportOptions::default() }
 }
 
 fn bytes(model: &Model, options: &ExportOptions) -> Result<Vec<u8>, ExportError> {
@@ -279,7 +279,7 @@ fn weights_go_into_a_file_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.onnx");
     let model = import_file(&root("demo/digits.onnx"), &Limits::default()).unwrap();
-    let options = ExportOptions { opset: None, external_data: Some(256) };
+    let options = ExportOptions { external_data: Some(256), ..ExportOptions::default() };
     let (opset, files) = export_file(&model, &file, &options).unwrap();
     assert_eq!((opset, files.len()), (17, 2));
     assert_eq!(files[1], folder.path().join("out.onnx.data"));
@@ -320,7 +320,7 @@ fn a_file_that_cannot_be_written_leaves_nothing() {
     let error = export_file(&model, &missing, &ExportOptions::default()).unwrap_err();
     assert!(matches!(&error, ExportError::Write { path, .. } if *path == missing), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    let everything = ExportOptions { opset: None, external_data: Some(0) };
+    let everything = ExportOptions { external_data: Some(0), ..ExportOptions::default() };
     let demo = import_file(&root("demo/digits.onnx"), &Limits::default()).unwrap();
     assert!(export_file(&demo, Path::new("/dev/null"), &everything).is_err());
     export_file(&demo, Path::new("/dev/null"), &ExportOptions::default()).unwrap();

@@ -3,6 +3,7 @@
 use super::error::ExportError;
 use super::names::{Names, Scopes};
 use super::node::{self, Operand, Written};
+use super::repeated::{self, Repeated};
 use super::schema::Schemas;
 use super::types::Symbols;
 use crate::data::tensor_proto;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use rabot_ir::{Graph, Node, NodeId, Op, Value, ValueType};
 use rabot_tensor::Tensor;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A graph as a message, its initializers beside it.
@@ -23,12 +24,21 @@ pub(super) struct Body {
     pub(super) initializers: Vec<(String, Tensor)>,
 }
 
+/// What a file holds besides what it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// The types of values between nodes.
+    pub(super) typed: bool,
+    pub(super) repeated: Repeated,
+}
+
 /// What the graphs of a model share.
 pub(super) struct Emitter<'m> {
     model: &'m Model,
     schemas: &'m Schemas,
     /// Versions of operator sets by domain.
     versions: &'m IndexMap<String, i64>,
+    layout: Layout,
     symbols: Symbols,
     scopes: Scopes,
     /// Source nodes whose notes are written.
@@ -38,11 +48,17 @@ pub(super) struct Emitter<'m> {
 }
 
 impl<'m> Emitter<'m> {
-    pub(super) fn new(model: &'m Model, schemas: &'m Schemas, versions: &'m IndexMap<String, i64>) -> Self {
+    pub(super) fn new(
+        model: &'m Model,
+        schemas: &'m Schemas,
+        versions: &'m IndexMap<String, i64>,
+        layout: Layout,
+    ) -> Self {
         Emitter {
             model,
             schemas,
             versions,
+            layout,
             symbols: Symbols::of(&model.graph),
             scopes: Scopes::default(),
             noted: HashSet::new(),
@@ -73,6 +89,10 @@ impl<'m> Emitter<'m> {
             if matches!(node.op, Op::Input | Op::Constant(_)) {
                 continue;
             }
+            if let Some(stored) = self.stored(graph, id, &names) {
+                fresh.push(stored);
+                continue;
+            }
             let (written, made) = self.node(graph, id, &names, &users)?;
             let derived = self.is_derived(graph, node, &names);
             for (output, name) in
@@ -81,7 +101,7 @@ impl<'m> Emitter<'m> {
                 if derived {
                     self.derived.insert(name.clone());
                 }
-                if !names.is_output(name) {
+                if !names.is_output(name) && self.layout.typed {
                     proto.value_info.push(self.value_info(name, &output.fact.ty, derived));
                 }
             }
@@ -105,18 +125,55 @@ impl<'m> Emitter<'m> {
         for (output, name) in graph.outputs().iter().zip(names.outputs()) {
             proto.output.push(self.output(graph, output.value, name));
         }
-        let used = self.scopes.close();
+        let initializers = self.initializers(graph, &order, &names, &mut proto);
+        Ok(Body { proto, initializers: initializers.into_iter().chain(fresh).collect() })
+    }
+
+    /// Ends a graph: its constants that are used, of which some are nodes instead.
+    fn initializers(
+        &mut self,
+        graph: &Graph,
+        order: &[NodeId],
+        names: &Names,
+        proto: &mut GraphProto,
+    ) -> Vec<(String, Tensor)> {
+        let can_compute = self.versions.get("").is_some_and(|&opset| opset >= repeated::FIRST_OPSET);
+        let mut made = Vec::new();
         let mut initializers = Vec::new();
-        for &id in &order {
-            if let Op::Constant(tensor) = &graph.node(id).op
-                && let name = names.of(Value { node: id, slot: 0 })
-                && used.contains(name)
-            {
-                initializers.push((name.to_owned(), tensor.clone()));
+        let mut shapes: HashMap<Vec<usize>, String> = HashMap::new();
+        for &id in order {
+            let Op::Constant(tensor) = &graph.node(id).op else { continue };
+            let name = names.of(Value { node: id, slot: 0 });
+            if !self.scopes.uses(name) {
+                continue;
             }
+            let computed = can_compute && self.layout.repeated.computes(tensor.bytes().len() as u64);
+            let Some(element) = computed.then(|| repeated::element(tensor)).flatten() else {
+                initializers.push((name.to_owned(), tensor.clone()));
+                continue;
+            };
+            let shape = tensor.shape().to_vec();
+            let dims: Vec<i64> = shape.iter().map(|&dim| dim as i64).collect();
+            let shape_name = shapes.entry(shape).or_insert_with(|| {
+                let name = self.scopes.unique("shape");
+                initializers.push((name.clone(), Tensor::from_vec(&[dims.len()], dims)));
+                name
+            });
+            made.push(repeated::node(shape_name.clone(), name, &element));
         }
-        initializers.extend(fresh);
-        Ok(Body { proto, initializers })
+        proto.node.splice(0..0, made);
+        self.scopes.close();
+        initializers
+    }
+
+    /// The result of a node that is stored in its place, with its name.
+    fn stored(&mut self, graph: &Graph, id: NodeId, names: &Names) -> Option<(String, Tensor)> {
+        let name = names.of(Value { node: id, slot: 0 });
+        let bytes = repeated::result_bytes(graph, id)?;
+        if names.is_output(name) || !self.layout.repeated.stores(bytes) {
+            return None;
+        }
+        Some((name.to_owned(), repeated::result(graph, id)?))
     }
 
     /// The type of a value between nodes.

@@ -6,10 +6,12 @@
 
 mod error;
 mod file;
+mod fit;
 mod graph;
 mod names;
 mod node;
 mod older;
+mod repeated;
 mod schema;
 mod types;
 
@@ -20,10 +22,11 @@ use crate::model::Model;
 use crate::wire::{GraphProto, ModelProto, OperatorSetIdProto};
 use bytes::Bytes;
 use file::External;
-use graph::{Body, Emitter, entries, text_bytes};
+use graph::{Body, Emitter, Layout, entries, text_bytes};
 use indexmap::IndexMap;
 use rabot_ir::{Graph, Op};
 use rabot_tensor::{DType, Tensor};
+use repeated::Repeated;
 use schema::Schemas;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -47,6 +50,11 @@ pub struct ExportOptions {
     /// Weights of at least this many bytes are written to a file beside the model. If absent, that is done only for
     /// a model that would be larger than 2 GB.
     pub external_data: Option<u64>,
+    /// What the file and its external data should not be larger than, in bytes. All constants are stored where that
+    /// fits. Where it does not, the types of values between nodes are left out; then constants of one repeated element
+    /// are computed by `ConstantOfShape` nodes, the largest first; what is smallest is written where nothing fits. If
+    /// absent, the file holds what the graph holds.
+    pub fit: Option<u64>,
 }
 
 /// A model as an ONNX file.
@@ -60,6 +68,11 @@ pub struct Exported {
 }
 
 impl Exported {
+    /// Size of the model and of the weights beside it, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.model.iter().chain(&self.data).map(|chunk| chunk.len() as u64).sum()
+    }
+
     /// Writes the model file.
     ///
     /// **Errors**: what the writer says.
@@ -87,9 +100,27 @@ impl Exported {
 /// **Errors**: a node has no form in the operator set, or two inputs or outputs have the same name.
 pub fn export(model: &Model, options: &ExportOptions, location: &str) -> Result<Exported, ExportError> {
     let schemas = Schemas::new();
+    let mut write = |layout| with_layout(model, options, location, &schemas, layout);
+    match options.fit {
+        None => write(Layout { typed: true, repeated: Repeated::AsTheyAre }),
+        Some(fit) => {
+            let mut sizes = Vec::new();
+            repeated::candidates(&model.graph, &mut sizes);
+            fit::fitting(fit, &sizes, &mut write)
+        }
+    }
+}
+
+fn with_layout(
+    model: &Model,
+    options: &ExportOptions,
+    location: &str,
+    schemas: &Schemas,
+    layout: Layout,
+) -> Result<Exported, ExportError> {
     let mut versions = versions(model, options)?;
     let body = loop {
-        match Emitter::new(model, &schemas, &versions).main() {
+        match Emitter::new(model, schemas, &versions, layout).main() {
             Ok(body) => break body,
             Err(ExportError::Node { domain, lowest: Some(lowest), .. })
                 if options.opset.is_none() || !domain.is_empty() =>

@@ -140,9 +140,14 @@ impl Scopes {
         Ok(names)
     }
 
-    /// Ends the innermost graph; gives the names of its constants that are used.
-    pub(super) fn close(&mut self) -> HashSet<String> {
-        self.0.pop().map(|scope| scope.used).unwrap_or_default()
+    /// Ends the innermost graph.
+    pub(super) fn close(&mut self) {
+        self.0.pop();
+    }
+
+    /// True if this is a constant of the innermost graph that something uses.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        self.0.last().is_some_and(|scope| scope.used.contains(name))
     }
 
     /// Notes that a value is used, which may be a constant of any of the graphs.
