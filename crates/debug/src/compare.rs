@@ -1,13 +1,16 @@
 //! The compiled program against the interpreter, on the same graph.
 
 use crate::tolerance::{self, Verdict};
+use crate::trace::exprs::{Exprs, Port, Stage};
+use crate::trace::{Ask, Asks, Evaluated, Outcome, Side, bind, evaluate, moved_values};
 use crate::{DebugError, Difference, Tensors};
-use rabot_ir::interp;
+use bytes::Bytes;
 use rabot_ir::{Graph, Value};
 use rabot_runtime::Session;
-use rabot_tensor::{DType, Tensor};
+use rabot_tensor::DType;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Endings of names of buffers that hold a value in some other form than its own.
 const OTHER_FORMS: [&str; 4] = [" (permuted)", " (padded)", " (spread)", " (broadcast)"];
@@ -46,7 +49,7 @@ pub struct Skipped {
 }
 
 /// All tensors that both have, worst first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Comparison {
     /// The tensors: those furthest beyond their tolerance first.
     pub rows: Vec<Row>,
@@ -66,53 +69,231 @@ impl Comparison {
 }
 
 /// What a kernel wrote last under a name.
+#[derive(Debug)]
 struct Written {
     dtype: DType,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     sources: Vec<String>,
+}
+
+/// What a compiled program wrote in one run.
+#[derive(Debug)]
+pub(crate) struct Observation {
+    written: HashMap<String, Written>,
+    /// Their names in the order in which they were first written.
+    order: Vec<String>,
+    results: Tensors,
+}
+
+impl Observation {
+    /// Runs a session. Several kernels may write parts of one value; what it holds when it is shown last counts.
+    ///
+    /// **Errors**: it cannot be run on these inputs.
+    pub fn of(session: &Session, inputs: &Tensors) -> Result<Observation, DebugError> {
+        let mut written: HashMap<String, Written> = HashMap::new();
+        let mut order: Vec<String> = Vec::new();
+        let results = session.run_observed(inputs, &mut |observed| {
+            let sources = observed.sources.iter().map(|s| (*s).to_owned()).collect();
+            let now = Written { dtype: observed.dtype, bytes: observed.bytes.to_vec().into(), sources };
+            if written.insert(observed.name.to_owned(), now).is_none() {
+                order.push(observed.name.to_owned());
+            }
+        })?;
+        Ok(Observation { written, order, results })
+    }
 }
 
 /// Runs a session and the interpreter on the same inputs. `graph` is the one that the session's program was
 /// compiled from.
 ///
-/// Several kernels may write parts of one value; what it holds when it is shown last is compared.
-///
 /// **Errors**: one of them cannot be run on these inputs.
 pub fn compare(graph: &Graph, session: &Session, inputs: &Tensors) -> Result<Comparison, DebugError> {
-    let mut written: HashMap<String, Written> = HashMap::new();
-    let mut order: Vec<String> = Vec::new();
-    let results = session.run_observed(inputs, &mut |observed| {
-        let sources = observed.sources.iter().map(|s| (*s).to_owned()).collect();
-        let now = Written { dtype: observed.dtype, bytes: observed.bytes.to_vec(), sources };
-        if written.insert(observed.name.to_owned(), now).is_none() {
-            order.push(observed.name.to_owned());
+    let observation = Observation::of(session, inputs)?;
+    let mut evaluation = Evaluation::new(graph, inputs)?;
+    let plan = Plan::new(observation, &evaluation.stage, &mut evaluation.asks);
+    let (stage, found, amplified) = evaluation.run(&[])?;
+    Ok(plan.finish(&stage, &found, &|name| amplified.get(name).copied())?.1)
+}
+
+/// A graph that is to be evaluated on inputs, and on perturbed ones.
+pub(crate) struct Evaluation {
+    exprs: Exprs,
+    /// The graph.
+    pub stage: Stage,
+    /// What is to be compared.
+    pub asks: Asks,
+    moved: Vec<(Arc<str>, Ask)>,
+}
+
+/// A graph, what its evaluation found, and how much it amplifies errors at each value and output, by name.
+pub(crate) type Amplified = (Stage, Evaluated, HashMap<Arc<str>, f64>);
+
+impl Evaluation {
+    /// **Errors**: the inputs are not those of the graph, or it has a cycle.
+    pub fn new(graph: &Graph, inputs: &Tensors) -> Result<Evaluation, DebugError> {
+        let (mut exprs, mut asks) = (Exprs::default(), Asks::default());
+        let graph = Arc::new(graph.clone());
+        let stage = exprs.read(graph.clone(), &bind(&graph, inputs)?, Some(0), None)?;
+        let mut moved = Vec::new();
+        if let Some(perturbed) = tolerance::perturbed(inputs) {
+            let perturbed = exprs.read(graph.clone(), &bind(&graph, &perturbed)?, None, Some(&stage))?;
+            moved = moved_values(&stage, &perturbed, &mut asks);
         }
-    })?;
-    let twice = names_of_several(graph);
-    let mut found = Found::default();
-    let wanted = |value: Value| graph.is_output(value) || written.contains_key(&**graph.value_name(value));
-    let mut moved = moved_values(graph, inputs, &wanted);
-    let mut known: HashSet<String> = HashSet::new();
-    let expected = interp::run_observed(graph, inputs, &mut |value, tensor| {
-        let name: &str = graph.value_name(value);
-        known.insert(name.to_owned());
-        if let Some(moved) = moved.remove(&value) {
-            found.amplifications.insert(value, tolerance::amplification(&moved, tensor));
-        }
-        found.see(value, tensor, name, written.get(name), twice.contains(name));
-    })
-    .map_err(|error| DebugError::interp("the optimized graph", error))?;
-    for name in order.into_iter().filter(|name| !known.contains(name)) {
-        let form = OTHER_FORMS.iter().find(|ending| name.ends_with(*ending));
-        let reason = match form {
-            Some(form) => format!("held in another form:{form}"),
-            None => "inside a conditional, or no value of the graph".to_owned(),
-        };
-        found.skipped.push(Skipped { name, reason });
+        Ok(Evaluation { exprs, stage, asks, moved })
     }
-    let sources =
-        |value: Value| written.get(&**graph.value_name(value)).map_or(vec![], |w| w.sources.clone());
-    found.finish(graph, &results, &expected, &sources)
+
+    /// Evaluates; `keep` are values to be kept.
+    ///
+    /// **Errors**: a node fails.
+    pub fn run(self, keep: &[Port]) -> Result<Amplified, DebugError> {
+        let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(2);
+        // What no comparison needs is evaluated too, for its shape.
+        let outputs = self.stage.graph.outputs().iter().filter_map(|o| self.stage.ports.get(&o.value));
+        let keep: Vec<Port> = keep.iter().chain(outputs).copied().collect();
+        let found = evaluate(&self.exprs, self.asks.into_requests(), &keep, workers)
+            .map_err(|(_, error)| DebugError::interp("the graph", error))?;
+        let amplification =
+            |(name, ask): (Arc<str>, Ask)| Some((name, tolerance::amplification_of(&found.answer(ask)?)));
+        let amplified = self.moved.into_iter().filter_map(amplification).collect();
+        Ok((self.stage, found, amplified))
+    }
+}
+
+/// A comparison of a compiled program with a graph, before the graph is evaluated.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    observation: Observation,
+    /// Values that kernels write.
+    values: Vec<(Value, Ask)>,
+    /// Outputs that the program gives.
+    outputs: HashMap<String, Ask>,
+    skipped: Vec<Skipped>,
+    not_written: usize,
+}
+
+impl Plan {
+    /// Asks for what a program wrote to be compared with the values of the graph that it was compiled from.
+    pub fn new(observation: Observation, stage: &Stage, asks: &mut Asks) -> Plan {
+        let graph = &stage.graph;
+        let twice = names_of_several(graph);
+        let mut plan = Plan {
+            observation,
+            values: Vec::new(),
+            outputs: HashMap::new(),
+            skipped: Vec::new(),
+            not_written: 0,
+        };
+        let mut known: HashSet<&str> = HashSet::new();
+        for value in &stage.values {
+            let name: &str = graph.value_name(*value);
+            known.insert(name);
+            match (plan.observation.written.get(name), stage.ports.get(value)) {
+                (Some(_), Some(_)) if twice.contains(name) => {
+                    let reason = "several values have this name".to_owned();
+                    plan.skipped.push(Skipped { name: name.to_owned(), reason });
+                }
+                (Some(written), Some(port)) => {
+                    let side = Side::Bytes(written.dtype, written.bytes.clone());
+                    plan.values.push((*value, asks.held(side, *port)));
+                }
+                _ => plan.not_written += 1,
+            }
+        }
+        for name in plan.observation.order.iter().filter(|name| !known.contains(name.as_str())) {
+            let form = OTHER_FORMS.iter().find(|ending| name.ends_with(*ending));
+            let reason = match form {
+                Some(form) => format!("held in another form:{form}"),
+                None => "inside a conditional, or no value of the graph".to_owned(),
+            };
+            plan.skipped.push(Skipped { name: name.clone(), reason });
+        }
+        for output in graph.outputs() {
+            let name = output.name.to_string();
+            if let Some((result, port)) =
+                plan.observation.results.get(&name).zip(stage.ports.get(&output.value))
+            {
+                plan.outputs.insert(name, asks.held(Side::Tensor(result.clone()), *port));
+            }
+        }
+        plan
+    }
+
+    /// The comparison, and the outputs of the program. `amplification` is that of a value or output, by name.
+    ///
+    /// **Errors**: the graph has a cycle.
+    pub fn finish(
+        self,
+        stage: &Stage,
+        found: &Evaluated,
+        amplification: &dyn Fn(&str) -> Option<f64>,
+    ) -> Result<(Tensors, Comparison), DebugError> {
+        let graph = &stage.graph;
+        let tolerances = tolerance::derive(graph, &found.shapes_of(stage))?;
+        let mut skipped = self.skipped;
+        let mut rows = Vec::new();
+        let judged = |mut row: Row, value: Value, name: &str| {
+            let amplification = amplification(name).unwrap_or(0.0);
+            let tolerance = tolerances.get(&value).copied().unwrap_or_default().amplified(amplification);
+            row.tolerance = tolerance.relative();
+            row.tolerance_reason = tolerance.reason();
+            if row.verdict != Verdict::Exceeds {
+                row.verdict = tolerance.judge(graph.fact(value).dtype(), &row.difference);
+            }
+            row
+        };
+        let sources = |value: Value| {
+            let written = self.observation.written.get(&**graph.value_name(value));
+            written.map_or(vec![], |written| written.sources.clone())
+        };
+        let port = |value: Value| stage.ports.get(&value).copied();
+        for (value, ask) in &self.values {
+            let name = graph.value_name(*value);
+            match found.outcome(*ask) {
+                // What is an output is shown as one.
+                _ if graph.is_output(*value) => {}
+                Some(Outcome::Apart(difference)) => {
+                    let row = row(name, false, graph.fact(*value).dtype(), *difference, sources(*value));
+                    rows.push(judged(shaped(row, found, port(*value)), *value, name));
+                }
+                Some(Outcome::Unlike(reason)) => {
+                    skipped.push(Skipped { name: name.to_string(), reason: reason.clone() });
+                }
+                Some(Outcome::Missing) | None => {
+                    let reason = "no tensor".to_owned();
+                    skipped.push(Skipped { name: name.to_string(), reason });
+                }
+            }
+        }
+        for output in graph.outputs() {
+            let name = output.name.to_string();
+            let outcome = self.outputs.get(&name).and_then(|ask| found.outcome(*ask));
+            let row = match outcome {
+                Some(Outcome::Apart(difference)) => {
+                    let dtype = graph.fact(output.value).dtype();
+                    row(&name, true, dtype, *difference, sources(output.value))
+                }
+                Some(Outcome::Unlike(reason)) => mismatch(&name, reason),
+                Some(Outcome::Missing) | None => mismatch(&name, "nothing to compare"),
+            };
+            rows.push(judged(shaped(row, found, port(output.value)), output.value, &name));
+        }
+        sort(&mut rows);
+        let passed = !rows.iter().any(|row| row.output && row.verdict == Verdict::Exceeds);
+        let comparison = Comparison { rows, skipped, not_written: self.not_written, passed };
+        Ok((self.observation.results, comparison))
+    }
+}
+
+/// Worst first; those that are equally bad stay in the order of the run.
+fn sort(rows: &mut [Row]) {
+    let badness = |row: &Row| {
+        let share = if row.tolerance > 0.0 { row.difference.relative / row.tolerance } else { 0.0 };
+        (row.verdict == Verdict::Exceeds, share)
+    };
+    rows.sort_by(|a, b| {
+        let ((a_exceeds, a_share), (b_exceeds, b_share)) = (badness(a), badness(b));
+        b_exceeds.cmp(&a_exceeds).then(b_share.total_cmp(&a_share))
+    });
 }
 
 /// Names that more than one value has.
@@ -122,123 +303,34 @@ fn names_of_several(graph: &Graph) -> HashSet<String> {
     names.filter(|name| !once.insert(name.clone())).collect()
 }
 
-/// Values of a run on perturbed inputs. Where that cannot be evaluated there are none, and amplification is unknown.
-fn moved_values(graph: &Graph, inputs: &Tensors, wanted: &dyn Fn(Value) -> bool) -> HashMap<Value, Tensor> {
-    let mut values = HashMap::new();
-    if let Some(perturbed) = tolerance::perturbed(inputs) {
-        let outcome = interp::run_observed(graph, &perturbed, &mut |value, tensor| {
-            if wanted(value) {
-                values.insert(value, tensor.clone());
-            }
-        });
-        if outcome.is_err() {
-            values.clear();
-        }
-    }
-    values
-}
-
-/// What has been compared so far.
-#[derive(Default)]
-struct Found {
-    shapes: HashMap<Value, Vec<usize>>,
-    amplifications: HashMap<Value, f64>,
-    compared: Vec<(Value, Row)>,
-    skipped: Vec<Skipped>,
-    not_written: usize,
-}
-
-impl Found {
-    fn see(&mut self, value: Value, tensor: &Tensor, name: &str, written: Option<&Written>, twice: bool) {
-        self.shapes.insert(value, tensor.shape().to_vec());
-        let Some(written) = written else {
-            self.not_written += 1;
-            return;
-        };
-        let mut skip = |reason: String| self.skipped.push(Skipped { name: name.to_owned(), reason });
-        if twice {
-            return skip("several values have this name".to_owned());
-        }
-        if written.dtype != tensor.dtype() {
-            return skip(format!("held as {}, not {}", written.dtype, tensor.dtype()));
-        }
-        let bytes = written.bytes.clone().into();
-        let Ok(actual) = Tensor::from_bytes(tensor.dtype(), tensor.shape(), bytes) else {
-            let (held, own) = (written.bytes.len(), tensor.bytes().len());
-            return skip(format!("its buffer has {held} bytes, the value {own}"));
-        };
-        if let Some(row) = row(name, false, &actual, tensor, written.sources.clone()) {
-            self.compared.push((value, row));
-        }
-    }
-
-    fn finish(
-        mut self,
-        graph: &Graph,
-        results: &Tensors,
-        expected: &Tensors,
-        sources: &dyn Fn(Value) -> Vec<String>,
-    ) -> Result<Comparison, DebugError> {
-        let tolerances = tolerance::derive(graph, &self.shapes)?;
-        // What is an output is shown as one.
-        self.compared.retain(|(value, _)| !graph.is_output(*value));
-        for output in graph.outputs() {
-            let name = output.name.to_string();
-            let both = results.get(&name).zip(expected.get(&name));
-            match both.and_then(|(a, b)| row(&name, true, a, b, sources(output.value))) {
-                Some(row) => self.compared.push((output.value, row)),
-                None => self
-                    .compared
-                    .push((output.value, mismatch(&name, results.get(&name), expected.get(&name)))),
-            }
-        }
-        let mut rows = Vec::with_capacity(self.compared.len());
-        for (value, mut row) in self.compared {
-            let amplification = self.amplifications.get(&value).copied().unwrap_or(0.0);
-            let tolerance = tolerances.get(&value).copied().unwrap_or_default().amplified(amplification);
-            row.tolerance = tolerance.relative();
-            row.tolerance_reason = tolerance.reason();
-            row.verdict = tolerance.judge(graph.fact(value).dtype(), &row.difference);
-            rows.push(row);
-        }
-        let badness = |row: &Row| {
-            let share = if row.tolerance > 0.0 { row.difference.relative / row.tolerance } else { 0.0 };
-            (row.verdict == Verdict::Exceeds, share)
-        };
-        // Those that are equally bad stay in the order of the run.
-        rows.sort_by(|a, b| {
-            let ((a_exceeds, a_share), (b_exceeds, b_share)) = (badness(a), badness(b));
-            b_exceeds.cmp(&a_exceeds).then(b_share.total_cmp(&a_share))
-        });
-        let passed = !rows.iter().any(|row| row.output && row.verdict == Verdict::Exceeds);
-        Ok(Comparison { rows, skipped: self.skipped, not_written: self.not_written, passed })
-    }
-}
-
-fn row(name: &str, output: bool, a: &Tensor, b: &Tensor, sources: Vec<String>) -> Option<Row> {
-    Some(Row {
+fn row(name: &str, output: bool, dtype: DType, difference: Difference, sources: Vec<String>) -> Row {
+    Row {
         name: name.to_owned(),
         output,
-        dtype: b.dtype().to_string(),
-        shape: b.shape().to_vec(),
-        difference: Difference::of(a, b)?,
+        dtype: dtype.to_string(),
+        shape: Vec::new(),
+        difference,
         tolerance: 0.0,
         tolerance_reason: String::new(),
         verdict: Verdict::Equal,
         sources,
-    })
+    }
+}
+
+/// With the shape that the value had.
+fn shaped(row: Row, found: &Evaluated, port: Option<Port>) -> Row {
+    let shape = port.and_then(|port| found.shapes.get(&port)).cloned().unwrap_or_default();
+    Row { shape, ..row }
 }
 
 /// An output that is not of the dtype or shape that the interpreter gives: as far off as can be.
-fn mismatch(name: &str, a: Option<&Tensor>, b: Option<&Tensor>) -> Row {
-    let ty = |t: Option<&Tensor>| t.map_or("nothing".to_owned(), |t| format!("{}{:?}", t.dtype(), t.shape()));
-    let elements = b.map_or(0, Tensor::len);
+fn mismatch(name: &str, types: &str) -> Row {
     Row {
         name: name.to_owned(),
         output: true,
-        dtype: format!("{}, expected {}", ty(a), ty(b)),
+        dtype: types.to_owned(),
         shape: Vec::new(),
-        difference: Difference::unlike(elements),
+        difference: Difference::unlike(1),
         tolerance: 0.0,
         tolerance_reason: String::new(),
         verdict: Verdict::Exceeds,
@@ -252,6 +344,7 @@ mod tests {
     use crate::measure::compile;
     use rabot_ir::text::parse;
     use rabot_target::Profile;
+    use rabot_tensor::Tensor;
 
     const TEXT: &str = "model \"m\" input %0 \"x\" : f32[n,4]
         %1 = Constant [2.0] : f32[1] \"two\"

@@ -19,8 +19,13 @@ pub struct Difference {
     pub max_reference: f64,
     /// max |a − b| / max |b|; 0 where nothing differs.
     pub relative: f64,
+    /// Root of the mean square of a − b.
+    pub rms: f64,
     /// Signal to quantization noise, 10 · log10(Σb² / Σ(a − b)²), in dB; absent where nothing differs.
     pub sqnr_db: Option<f64>,
+    /// Cosine of the angle between a and b as vectors, over elements that are finite in both; 1 where nothing differs,
+    /// absent where one of them has no length.
+    pub cosine: Option<f64>,
     /// Largest distance in units in the last place of the dtype, for floats; steps for integers.
     pub max_ulp: u64,
     /// Row-major index of the element that is furthest off.
@@ -40,27 +45,43 @@ impl Difference {
         if let (Some(a), Some(b)) = (a.parts(), b.parts()) {
             return Self::of(&a, &b);
         }
+        let floats =
+            (b.dtype() == DType::F32).then(|| a.to_slice::<f32>().ok().zip(b.to_slice::<f32>().ok()));
+        if let Some((left, right)) = floats.flatten() {
+            let widened = left.iter().zip(right.iter()).map(|(&x, &y)| (f64::from(x), f64::from(y)));
+            return Some(Self::measured(b.dtype(), right.len(), widened));
+        }
         let (left, right) = (a.to_f64s(), b.to_f64s());
-        let mut found = Self::counted(std::iter::empty(), right.len());
-        let (mut signal, mut noise) = (0.0f64, 0.0f64);
-        for (at, (&x, &y)) in left.iter().zip(&right).enumerate() {
+        Some(Self::measured(b.dtype(), right.len(), left.into_iter().zip(right)))
+    }
+
+    /// Pairs of elements of `a` and `b`, in order.
+    fn measured(dtype: DType, elements: usize, pairs: impl Iterator<Item = (f64, f64)>) -> Difference {
+        let mut found = Self::counted(std::iter::empty(), elements);
+        let mut sums = Sums::default();
+        for (at, (x, y)) in pairs.enumerate() {
             if y.is_finite() {
                 found.max_reference = found.max_reference.max(y.abs());
-                signal += y * y;
+                sums.signal += y * y;
+                if x.is_finite() {
+                    sums.product += x * y;
+                    sums.actual += x * x;
+                    sums.expected += y * y;
+                }
             }
             if x == y || (x.is_nan() && y.is_nan()) {
                 continue;
             }
             let apart = if x.is_finite() && y.is_finite() { (x - y).abs() } else { f64::INFINITY };
             found.differing += 1;
-            noise += apart * apart;
-            found.max_ulp = found.max_ulp.max(steps(b.dtype(), x, y));
+            sums.noise += apart * apart;
+            found.max_ulp = found.max_ulp.max(steps(dtype, x, y));
             if found.worst.is_none() || apart > found.max_abs {
                 (found.max_abs, found.worst) = (apart, Some(at));
             }
         }
-        found.finish(signal, noise);
-        Some(found)
+        found.finish(&sums);
+        found
     }
 
     /// Elements that are only equal or not.
@@ -74,19 +95,29 @@ impl Difference {
             max_abs,
             max_reference: 0.0,
             relative: max_abs,
+            rms: max_abs,
             sqnr_db: None,
+            cosine: (differing == 0).then_some(1.0),
             max_ulp: if differing > 0 { u64::MAX } else { 0 },
             worst,
         }
     }
 
-    fn finish(&mut self, signal: f64, noise: f64) {
+    fn finish(&mut self, sums: &Sums) {
         if self.differing == 0 {
             return;
         }
         self.relative =
             if self.max_reference > 0.0 { self.max_abs / self.max_reference } else { f64::INFINITY };
-        self.sqnr_db = Some(10.0 * (signal / noise).log10()).filter(|db| db.is_finite());
+        self.rms = (sums.noise / self.elements.max(1) as f64).sqrt();
+        self.sqnr_db = Some(10.0 * (sums.signal / sums.noise).log10()).filter(|db| db.is_finite());
+        let cosine = sums.product / (sums.actual.sqrt() * sums.expected.sqrt());
+        self.cosine = Some(cosine.clamp(-1.0, 1.0)).filter(|cosine| cosine.is_finite());
+    }
+
+    /// No difference from a tensor of so many elements.
+    pub(crate) fn none(elements: usize) -> Difference {
+        Self::counted(std::iter::empty(), elements)
     }
 
     /// Tensors that cannot be compared: as far apart as can be.
@@ -98,6 +129,19 @@ impl Difference {
     pub fn is_equal(&self) -> bool {
         self.differing == 0
     }
+}
+
+/// Sums of squares and products over the elements of two tensors.
+#[derive(Default)]
+struct Sums {
+    /// Σb².
+    signal: f64,
+    /// Σ(a − b)².
+    noise: f64,
+    /// Σab, Σa² and Σb² where both are finite.
+    product: f64,
+    actual: f64,
+    expected: f64,
 }
 
 /// Distance of two different values in steps of their dtype.
@@ -145,6 +189,8 @@ mod tests {
         let found = Difference::of(&a, &b).unwrap();
         assert_eq!((found.differing, found.max_abs, found.relative, found.worst), (1, 1.0, 0.25, Some(1)));
         assert!((found.sqnr_db.unwrap() - 10.0 * 17f64.log10()).abs() < 1e-12);
+        assert_eq!(found.rms, 0.5);
+        assert!((found.cosine.unwrap() - 13.0 / (10f64 * 17.0).sqrt()).abs() < 1e-12);
         let a = Tensor::from_vec(&[4], vec![1.0f32, -4.0, 5.0, f32::NAN]);
         assert_eq!(Difference::of(&a, &b).unwrap().max_abs, f64::INFINITY);
         assert!(Difference::of(&a, &Tensor::from_vec(&[2, 2], vec![0f32; 4])).is_none());

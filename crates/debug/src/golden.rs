@@ -15,20 +15,18 @@
 //! with the tolerance of [`crate::tolerance`] for the graph of that stage: less is what another order of summing, another
 //! target or another library of functions may do.
 
-use crate::measure::compile;
-use crate::tolerance;
-use crate::trace::{stage_name, walk};
-use crate::{DebugError, Difference, Tensors};
-use rabot_ir::{Graph, GraphOutput, interp};
-use rabot_rewrite::{PassCx, Pipeline, Step};
-use rabot_runtime::Session;
+use crate::ledger::{self, Entry, EntryOutput};
+use crate::trace::{self, TraceOptions, Traced};
+use crate::{DebugError, Tensors};
+use rabot_ir::Graph;
+use rabot_rewrite::{PassCx, Pipeline};
 use rabot_target::Profile;
 use rabot_tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// Version of the form of `golden.toml`.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Name of the stage that is the compiled program.
 pub const COMPILED: &str = "compiled";
@@ -96,41 +94,9 @@ pub struct StoredOutput {
     pub tolerance_reason: String,
 }
 
-/// One stage of the ledger.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// `import`, the pass with its options, or `compiled`.
-    pub stage: String,
-    /// Each output.
-    pub outputs: Vec<EntryOutput>,
-}
-
-/// An output at one stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EntryOutput {
-    /// Name of the output.
-    pub name: String,
-    /// Hash of the output; none for the compiled program, whose last bits depend on the target.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub blake3: Option<String>,
-    /// max |a − b| against the stored output.
-    pub max_abs: f64,
-    /// max |a − b| / max |b|.
-    pub relative: f64,
-    /// Signal to noise in dB; none where nothing differs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sqnr_db: Option<f64>,
-    /// Elements that differ.
-    pub differing: usize,
-    /// How much further the output may move, relative to its largest magnitude.
-    pub tolerance: f64,
-}
-
 /// A run of a pipeline, stage by stage.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub struct Run {
     /// What errors are measured against.
     pub reference: Tensors,
     /// Tolerance of each output, with its reason.
@@ -160,74 +126,27 @@ pub fn hash_bytes(bytes: &[u8]) -> String {
 /// itself if there is none.
 ///
 /// **Errors**: a pass fails, or a graph cannot be evaluated, compiled or run on the inputs.
-pub fn ledger(
+pub fn run(
     graph: &Graph,
     pipeline: &Pipeline,
     cx: &PassCx<'_>,
     inputs: &Tensors,
     reference: Option<&Tensors>,
     profile: &Profile,
-) -> Result<Ledger, DebugError> {
-    let mut reference = reference.cloned();
-    let mut entries = Vec::new();
-    let mut tolerances: Vec<(f64, String)> = Vec::new();
-    let mut amplified: Option<HashMap<String, f64>> = None;
-    let mut shapes = HashMap::new();
-    let last = walk(graph, pipeline, cx, &mut |step: Option<&Step>, graph| {
-        let stage = stage_name(step);
-        shapes.clear();
-        let outputs = interp::run_observed(graph, inputs, &mut |value, tensor| {
-            shapes.insert(value, tensor.shape().to_vec());
-        })
-        .map_err(|error| DebugError::interp(&format!("the graph after `{stage}`"), error))?;
-        let amplified = amplified.get_or_insert_with(|| amplifications(graph, inputs, &outputs));
-        let reference = reference.get_or_insert_with(|| outputs.clone());
-        let derived = tolerance::derive(graph, &shapes)?;
-        let tolerance = |output: &GraphOutput| {
-            let amplification = amplified.get(&*output.name).copied().unwrap_or(0.0);
-            derived.get(&output.value).copied().unwrap_or_default().amplified(amplification)
-        };
-        let stage_tolerances = graph.outputs().iter().map(tolerance);
-        tolerances = stage_tolerances.map(|t| (t.relative(), t.reason())).collect();
-        entries.push(entry(stage, &outputs, reference, &tolerances, true));
-        Ok(())
-    })?;
-    let reference = reference.unwrap_or_default();
-    let outputs = Session::new(&compile(&last, profile)?)?.run(inputs)?;
-    entries.push(entry(COMPILED.to_owned(), &outputs, &reference, &tolerances, false));
-    Ok(Ledger { reference, tolerances, entries })
-}
-
-/// How much the model amplifies errors of its inputs, at each output; nothing where that cannot be told.
-fn amplifications(graph: &Graph, inputs: &Tensors, outputs: &Tensors) -> HashMap<String, f64> {
-    let moved = tolerance::perturbed(inputs).and_then(|inputs| interp::run(graph, &inputs).ok());
-    let moved = moved.unwrap_or_default();
-    let both = moved.iter().filter_map(|(name, moved)| Some((name, moved, outputs.get(name)?)));
-    both.map(|(name, moved, tensor)| (name.clone(), tolerance::amplification(moved, tensor))).collect()
-}
-
-fn entry(
-    stage: String,
-    outputs: &Tensors,
-    reference: &Tensors,
-    tolerances: &[(f64, String)],
-    hashed: bool,
-) -> Entry {
-    let output = |(at, (name, expected)): (usize, (&String, &Tensor))| {
-        let now = outputs.get(name);
-        let difference = now.and_then(|now| Difference::of(now, expected));
-        let difference = difference.unwrap_or(Difference::unlike(expected.len()));
-        EntryOutput {
-            name: name.clone(),
-            blake3: now.filter(|_| hashed).map(hash),
-            max_abs: difference.max_abs,
-            relative: difference.relative,
-            sqnr_db: difference.sqnr_db,
-            differing: difference.differing,
-            tolerance: tolerances.get(at).map_or(0.0, |(tolerance, _)| *tolerance),
-        }
+) -> Result<Run, DebugError> {
+    let options = TraceOptions::new(profile.clone());
+    let Traced { trace, outputs, compiled } =
+        trace::run(graph, pipeline, cx, inputs, &options, &mut |_, _| {})?;
+    let reference = reference.or(outputs.first()).cloned().unwrap_or_default();
+    let tolerance = |name: &String| {
+        let row = trace.compiled.comparison.outputs().find(|row| row.name == *name);
+        row.map_or((0.0, String::new()), |row| (row.tolerance, row.tolerance_reason.clone()))
     };
-    Entry { stage, outputs: reference.iter().enumerate().map(output).collect() }
+    let tolerances = reference.keys().map(tolerance).collect();
+    // What is known of this machine alone would make packs differ from machine to machine.
+    let portable = profile.name != "host";
+    let entries = ledger::against(&trace, &outputs, &compiled, &reference, portable);
+    Ok(Run { reference, tolerances, entries })
 }
 
 impl Pack {
@@ -288,7 +207,7 @@ pub struct Checked {
 /// Compares a run with the recorded one.
 ///
 /// **Errors**: the pack's stages or outputs are not those of the run.
-pub fn check(pack: &Pack, now: &Ledger) -> Result<Checked, DebugError> {
+pub fn check(pack: &Pack, now: &Run) -> Result<Checked, DebugError> {
     let stages = |entries: &[Entry]| entries.iter().map(|e| e.stage.clone()).collect::<Vec<_>>().join(", ");
     if stages(&pack.ledger) != stages(&now.entries) {
         let (recorded, run) = (stages(&pack.ledger), stages(&now.entries));
@@ -315,7 +234,7 @@ fn moved(
     output: &StoredOutput,
     old: &EntryOutput,
     new: &EntryOutput,
-    now: &Ledger,
+    now: &Run,
 ) -> Option<Move> {
     let same = match (&old.blake3, &new.blake3) {
         (Some(old), Some(new)) => old == new,
@@ -366,13 +285,13 @@ mod tests {
         Pipeline::new(vec![passes_of("fold"), Box::new(Sabotage(by)), passes_of("group")])
     }
 
-    fn run(text: &str, by: f32, reference: Option<&Tensors>) -> Ledger {
+    fn recorded(text: &str, by: f32, reference: Option<&Tensors>) -> Run {
         let graph = parse(text).unwrap();
         let profile = Profile::host().unwrap();
-        ledger(&graph, &pipeline(by), &PassCx::default(), &inputs(), reference, &profile).unwrap()
+        run(&graph, &pipeline(by), &PassCx::default(), &inputs(), reference, &profile).unwrap()
     }
 
-    fn pack(ledger: &Ledger) -> Pack {
+    fn pack(ledger: &Run) -> Pack {
         let outputs =
             ledger.reference.iter().zip(&ledger.tolerances).map(|((name, tensor), tolerance)| StoredOutput {
                 name: name.clone(),
@@ -399,26 +318,26 @@ mod tests {
 
     #[test]
     fn packs_round_trip() {
-        let pack = pack(&run(TEXT, 0.25, None));
+        let pack = pack(&recorded(TEXT, 0.25, None));
         assert_eq!(Pack::parse(&pack.print().unwrap()).unwrap(), pack);
-        assert!(Pack::parse(&pack.print().unwrap().replace("format = 1", "format = 9")).is_err());
-        assert!(Pack::parse("format = 1").is_err());
+        assert!(Pack::parse(&pack.print().unwrap().replace("format = 2", "format = 9")).is_err());
+        assert!(Pack::parse("format = 2").is_err());
     }
 
     #[test]
     fn the_same_run_moves_nothing_even_with_an_error_that_was_recorded() {
-        let ledger = run(TEXT, 0.25, None);
+        let ledger = recorded(TEXT, 0.25, None);
         let pack = pack(&ledger);
         assert!(pack.ledger[2].outputs[0].max_abs > 0.1);
-        let again = run(TEXT, 0.25, Some(&ledger.reference));
+        let again = recorded(TEXT, 0.25, Some(&ledger.reference));
         let found = check(&pack, &again).unwrap();
         assert!(found.passed && found.moves.is_empty(), "{found:?}");
     }
 
     #[test]
     fn the_pass_that_moved_an_output_is_named() {
-        let ledger = run(TEXT, 0.0, None);
-        let found = check(&pack(&ledger), &run(TEXT, 0.5, Some(&ledger.reference))).unwrap();
+        let ledger = recorded(TEXT, 0.0, None);
+        let found = check(&pack(&ledger), &recorded(TEXT, 0.5, Some(&ledger.reference))).unwrap();
         assert!(!found.passed);
         let first: Vec<_> =
             found.moves.iter().filter(|m| m.first).map(|m| (&*m.stage, &*m.output, m.max_abs)).collect();
@@ -429,8 +348,8 @@ mod tests {
 
     #[test]
     fn another_model_moves_at_import() {
-        let ledger = run(TEXT, 0.0, None);
-        let other = run(&TEXT.replace("1.0, 2.0, 3.0", "1.0, 2.0, 4.0"), 0.0, Some(&ledger.reference));
+        let ledger = recorded(TEXT, 0.0, None);
+        let other = recorded(&TEXT.replace("1.0, 2.0, 3.0", "1.0, 2.0, 4.0"), 0.0, Some(&ledger.reference));
         let found = check(&pack(&ledger), &other).unwrap();
         assert_eq!(found.moves.iter().find(|m| m.first).unwrap().stage, "import");
     }

@@ -24,13 +24,14 @@
 //! **Source**: N. J. Higham, T. Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019,
 //! <https://doi.org/10.1137/18M1226312>: √k · u in the place of k · u.
 
-use crate::{Difference, Tensors};
+use crate::compare::Evaluation;
+use crate::{DebugError, Difference, Tensors};
 use rabot_ir::ops::{If, PoolKind, ReduceOp, UnaryOp};
 use rabot_ir::text::SplitMix64;
-use rabot_ir::{Graph, GraphError, Node, NodeId, Op, Value};
+use rabot_ir::{Graph, GraphError, GraphOutput, Node, NodeId, Op, Value};
 use rabot_tensor::{DType, Tensor};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Factor for conditioning.
 pub const CONDITIONING: f64 = 16.0;
@@ -108,7 +109,7 @@ impl Tolerance {
     }
 
     /// The larger of two.
-    fn or(self, other: Tolerance) -> Tolerance {
+    pub(crate) fn or(self, other: Tolerance) -> Tolerance {
         if other.variance() > self.variance() { other } else { self }
     }
 
@@ -122,8 +123,12 @@ impl Tolerance {
             return "nothing is rounded on the way: equal".to_owned();
         }
         let roundings = self.rounding / (F32 * F32);
-        let rounded =
-            format!("{CONDITIONING} * sqrt({roundings:.0} roundings of f32 on the longest path) * 2^-24");
+        let factor = if self.factor() > CONDITIONING {
+            format!("{:.0} (the model amplifies errors {:.0} times)", self.factor(), self.amplification)
+        } else {
+            CONDITIONING.to_string()
+        };
+        let rounded = format!("{factor} * sqrt({roundings:.0} roundings of f32 on the longest path) * 2^-24");
         if self.steps == 0.0 {
             return rounded;
         }
@@ -167,9 +172,24 @@ pub(crate) fn perturbed(inputs: &Tensors) -> Option<Tensors> {
     any.then_some(inputs)
 }
 
-/// Amplification of a value that perturbed inputs moved; 0 where that cannot be told.
-pub(crate) fn amplification(moved: &Tensor, tensor: &Tensor) -> f64 {
-    Difference::of(moved, tensor).map_or(0.0, |difference| difference.relative / PERTURBATION)
+/// Amplification of a value that perturbed inputs moved by so much.
+pub(crate) fn amplification_of(moved: &Difference) -> f64 {
+    moved.relative / PERTURBATION
+}
+
+/// How far rounding can move each output of a graph on these inputs, by name. The graph is evaluated, and evaluated
+/// again on perturbed inputs.
+///
+/// **Errors**: the graph cannot be evaluated on the inputs.
+pub fn for_outputs(graph: &Graph, inputs: &Tensors) -> Result<BTreeMap<String, Tolerance>, DebugError> {
+    let (stage, found, amplified) = Evaluation::new(graph, inputs)?.run(&[])?;
+    let derived = derive(graph, &found.shapes_of(&stage))?;
+    let output = |output: &GraphOutput| {
+        let amplification = amplified.get(&output.name).copied().unwrap_or(0.0);
+        let tolerance = derived.get(&output.value).copied().unwrap_or_default().amplified(amplification);
+        (output.name.to_string(), tolerance)
+    };
+    Ok(graph.outputs().iter().map(output).collect())
 }
 
 /// The tolerances of all values of a graph. `shapes` are those of a run; where one is missing, dims that are not
@@ -310,6 +330,12 @@ fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) ->
             let shape = operand(0);
             2.0 * tail(&shape, axis(op.axis, shape.len())) + FUNCTION
         }
+        Op::DeformConv(_) => tail(&operand(1), 1) + 2.0 * FUNCTION,
+        // Along an axis or over a sequence, at most as long as the longest.
+        Op::Cumulate(_) | Op::Dft(_) | Op::Stft(_) | Op::LinearAttention(_) => {
+            operand(0).iter().copied().max().unwrap_or(1) as f64 + 2.0 * FUNCTION
+        }
+        Op::LpPool(op) => product(&op.window.kernel_shape) + 2.0 * FUNCTION,
         Op::Lrn(op) => op.size as f64 + 2.0 * FUNCTION,
         Op::Pool(op) => match op.kind {
             PoolKind::Max => 0.0,
@@ -368,7 +394,7 @@ mod tests {
         let inputs = Tensors::from_iter([("x".to_owned(), Tensor::from_vec(&[4], vec![1000.5f32; 4]))]);
         let measured = |graph: &Graph| {
             let y = |inputs: &Tensors| rabot_ir::interp::run(graph, inputs).unwrap()["y"].clone();
-            amplification(&y(&perturbed(&inputs).unwrap()), &y(&inputs))
+            amplification_of(&Difference::of(&y(&perturbed(&inputs).unwrap()), &y(&inputs)).unwrap())
         };
         let (good, bad) = (measured(&graph("-1000.0")), measured(&graph("1000.0")));
         assert!(good < 1.0 && (1000.0..4000.0).contains(&bad), "{good} {bad}");
@@ -376,6 +402,9 @@ mod tests {
         assert_eq!(rounding.amplified(good), Tolerance { amplification: good, ..rounding });
         assert_eq!(rounding.amplified(good).relative(), rounding.relative());
         assert!(rounding.amplified(bad).relative() > 200.0 * rounding.relative());
+        let outputs = for_outputs(&graph("1000.0"), &inputs).unwrap();
+        assert_eq!(outputs["y"].relative(), rounding.amplified(bad).relative());
+        assert!(outputs["y"].reason().contains("amplifies errors"), "{}", outputs["y"].reason());
         let integers = Tensors::from_iter([("x".to_owned(), Tensor::scalar(1i64))]);
         assert!(perturbed(&integers).is_none());
     }

@@ -1,15 +1,43 @@
 //! A pipeline pass by pass: what each one did, what it gained, and the error it added.
+//!
+//! The graph after each pass is compared with the original one and with the one before, at every tensor that they have
+//! by name. With *now*, *before* and *first* for a value in these graphs, and *new* for what the value's own node (or the
+//! nodes that stand for the ones before) computes from the values of the graph before:
+//!
+//! ```text
+//! added     = now − before        what the pass changed
+//! injected  = new − before        what it changed at this very value
+//! inherited = now − new           what comes through operands that it changed further up
+//! total     = now − first         all passes so far
+//! ```
+//!
+//! so that added = injected + inherited, element by element. *new* takes an operand from the graph before if that has a
+//! value of the same name, dtype and rank, and else computes it in the same way; a value whose node did not change is
+//! injected nothing.
+//!
+//! Graphs share what they have in common (`exprs`), and each operator is applied once to the same contents (`evaluate`):
+//! a pipeline costs little more than what its passes change.
 
-use crate::compare::{Comparison, compare};
-use crate::measure::{Measured, compile, measure};
-use crate::{DebugError, Difference, Tensors};
-use rabot_ir::{Graph, interp};
-use rabot_rewrite::{Exactness, PassCx, Pipeline, Stats, Step};
+mod evaluate;
+pub(crate) mod exprs;
+mod rows;
+
+pub(crate) use evaluate::{Evaluated, Outcome, Request, Side, evaluate};
+pub use rows::{Change, CompiledRow, OutputError, PassVerdict, SkippedChange, Trace, TraceRow, ValueError};
+
+use crate::compare::{Observation, Plan};
+use crate::measure::{Measured, compile, measure, timed};
+use crate::predict::{self, Predicted};
+use crate::{DebugError, Difference, Tensors, tolerance};
+use exprs::{Exprs, Port, Stage};
+use rabot_ir::interp::{self, Data};
+use rabot_ir::{Datum, Graph, Value};
+use rabot_rewrite::{PassCx, Pipeline, Step};
 use rabot_runtime::Session;
 use rabot_target::Profile;
-use rabot_tensor::Tensor;
-use serde::Serialize;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// How to trace.
 #[derive(Clone, Debug)]
@@ -20,133 +48,22 @@ pub struct TraceOptions {
     pub threads: usize,
     /// Compile and time the graph after each pass, not only after the last.
     pub time: bool,
+    /// List every value that a pass moved, not only the worst.
+    pub values: bool,
+    /// Threads that evaluate graphs; results do not depend on how many.
+    pub workers: usize,
 }
 
-/// A change that a pass made.
-#[derive(Clone, Debug, Serialize)]
-pub struct Change {
-    /// The rule.
-    pub rule: &'static str,
-    /// Name of the node.
-    pub node: String,
-    /// What became of it.
-    pub detail: String,
-}
-
-/// A change that a pass could have made by its pattern and did not make.
-#[derive(Clone, Debug, Serialize)]
-pub struct SkippedChange {
-    /// The rule.
-    pub rule: &'static str,
-    /// Name of the node.
-    pub node: String,
-    /// Why not.
-    pub reason: String,
-}
-
-/// Error of one output after a pass.
-#[derive(Clone, Debug, Serialize)]
-pub struct OutputError {
-    /// Name of the output.
-    pub name: String,
-    /// Against the graph before the pass.
-    pub added: Difference,
-    /// Against the original graph.
-    pub total: Difference,
-}
-
-/// Error of a value inside the graph after a pass, against the original graph.
-#[derive(Clone, Debug, Serialize)]
-pub struct ValueError {
-    /// Name of the value.
-    pub name: String,
-    /// The error.
-    pub total: Difference,
-}
-
-/// What became of a pass's promise.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase", tag = "kind", content = "why")]
-pub enum PassVerdict {
-    /// The original graph: what the others are measured against.
-    Reference,
-    /// Outputs moved no further than the pass promises.
-    Holds,
-    /// The pass promises no bound; the text is the metric that does.
-    Changes(String),
-    /// An output moved further than the pass promises; the text says which and by how much.
-    Breaks(String),
-}
-
-impl PassVerdict {
-    /// One word for tables.
-    pub fn name(&self) -> &'static str {
-        match self {
-            PassVerdict::Reference => "reference",
-            PassVerdict::Holds => "holds",
-            PassVerdict::Changes(_) => "changes",
-            PassVerdict::Breaks(_) => "BREAKS",
-        }
+impl TraceOptions {
+    /// For a target: one thread for the compiled program, and all cores for evaluation.
+    pub fn new(profile: Profile) -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(MOST_WORKERS);
+        TraceOptions { profile, threads: 1, time: false, values: false, workers }
     }
 }
 
-/// The graph after one pass; the first row is the graph before all.
-#[derive(Clone, Debug, Serialize)]
-pub struct TraceRow {
-    /// The pass with its options; `import` for the first row.
-    pub pass: String,
-    /// What the pass promises.
-    pub exactness: String,
-    /// Changes made.
-    pub applied: Vec<Change>,
-    /// Changes not made.
-    pub skipped: Vec<SkippedChange>,
-    /// Operators.
-    pub nodes: usize,
-    /// Kernels, as groups and nodes without a group make them.
-    pub kernels: usize,
-    /// Bytes of the constants.
-    pub constants_bytes: u64,
-    /// Time the pass took, in milliseconds.
-    pub pass_ms: f64,
-    /// Compiled and timed.
-    pub measured: Option<Measured>,
-    /// Why there is no time, if there should be one.
-    pub not_measured: Option<String>,
-    /// Error of each output.
-    pub outputs: Vec<OutputError>,
-    /// Values inside the graph that the original graph has too, by name, with the same dtype and shape.
-    pub values_compared: usize,
-    /// Values that have the name of an original one and another dtype or shape.
-    pub values_changed_type: usize,
-    /// The value that is furthest from the original, relative to its largest magnitude; absent if all are equal.
-    pub worst_value: Option<ValueError>,
-    /// Where the error comes from: the first value, in the order of evaluation, that is off by at least a sixteenth
-    /// of what the worst is off, relative to its largest magnitude.
-    pub origin: Option<ValueError>,
-    /// The pass's promise.
-    pub verdict: PassVerdict,
-}
-
-/// The compiled program of the last graph.
-#[derive(Clone, Debug, Serialize)]
-pub struct CompiledRow {
-    /// Compile time, run time and number of kernels.
-    pub measured: Measured,
-    /// Against the interpreter on the same graph.
-    pub comparison: Comparison,
-}
-
-/// A pipeline, pass by pass.
-#[derive(Clone, Debug, Serialize)]
-pub struct Trace {
-    /// The graph before all, then after each pass.
-    pub rows: Vec<TraceRow>,
-    /// The compiled program.
-    pub compiled: CompiledRow,
-    /// True if every pass keeps its promise and the compiled outputs are within their tolerance.
-    pub passed: bool,
-}
+/// More threads than graphs that are evaluated side by side are of no use.
+const MOST_WORKERS: usize = 8;
 
 /// Sees a graph, and the step that made it.
 pub(crate) type Visit<'a> = dyn FnMut(Option<&Step>, &Graph) -> Result<(), DebugError> + 'a;
@@ -177,8 +94,8 @@ pub(crate) fn stage_name(step: Option<&Step>) -> String {
     step.map_or("import".to_owned(), |step| step.pass.clone())
 }
 
-/// Runs a pipeline on a graph and evaluates the graph after each pass with the interpreter. `observe` sees each step
-/// and the graph after it.
+/// Runs a pipeline on a graph and compares the graphs after each pass as the interpreter evaluates them, and the compiled
+/// program with the last one. `observe` sees each step and the graph after it; all of them before the first evaluation.
 ///
 /// **Errors**: a pass fails, a graph cannot be evaluated on the inputs, or the last one cannot be compiled.
 pub fn trace(
@@ -189,75 +106,245 @@ pub fn trace(
     options: &TraceOptions,
     observe: &mut dyn FnMut(Option<&Step>, &Graph),
 ) -> Result<Trace, DebugError> {
-    let mut tracer = Tracer { inputs, options, original: HashMap::new(), outputs: None, rows: Vec::new() };
+    Ok(run(graph, pipeline, cx, inputs, options, observe)?.trace)
+}
+
+/// A trace, and the outputs that it saw.
+pub(crate) struct Traced {
+    /// The trace.
+    pub trace: Trace,
+    /// Outputs of the original graph and after each pass.
+    pub outputs: Vec<Tensors>,
+    /// Outputs of the compiled program.
+    pub compiled: Tensors,
+}
+
+/// As [`trace`], and gives the outputs too.
+///
+/// **Errors**: as [`trace`].
+pub(crate) fn run(
+    graph: &Graph,
+    pipeline: &Pipeline,
+    cx: &PassCx<'_>,
+    inputs: &Tensors,
+    options: &TraceOptions,
+    observe: &mut dyn FnMut(Option<&Step>, &Graph),
+) -> Result<Traced, DebugError> {
+    let bound = bind(graph, inputs)?;
+    let mut tracer =
+        Tracer { inputs, bound, options, exprs: Exprs::default(), asks: Asks::default(), stages: vec![] };
     let last = walk(graph, pipeline, cx, &mut |step, graph| {
         observe(step, graph);
         tracer.visit(step, graph)
     })?;
-    let measured = measure(&last, &options.profile, options.threads, inputs)?;
-    let session = Session::with_threads(&compile(&last, &options.profile)?, options.threads)?;
-    let comparison = compare(&last, &session, inputs)?;
-    let rows = tracer.rows;
-    let breaks = rows.iter().any(|row| matches!(row.verdict, PassVerdict::Breaks(_)));
-    let passed = comparison.passed && !breaks;
-    Ok(Trace { rows, compiled: CompiledRow { measured, comparison }, passed })
+    let (observation, measured) = tracer.compiled(&last)?;
+    tracer.finish(observation, measured)
 }
+
+/// The inputs of a graph in its order.
+///
+/// **Errors**: one is missing, unknown or of another type.
+pub(crate) fn bind(graph: &Graph, inputs: &Tensors) -> Result<Vec<Option<Datum>>, DebugError> {
+    let data: Data =
+        inputs.iter().map(|(name, tensor)| (name.clone(), Datum::Tensor(tensor.clone()))).collect();
+    interp::bind(graph, &data).map_err(|error| DebugError::interp("the imported graph", error))
+}
+
+/// The difference of two values, asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ask {
+    /// They are one value.
+    Same(Port),
+    /// Number of the request.
+    Request(usize),
+}
+
+/// What is to be compared.
+#[derive(Debug, Default)]
+pub(crate) struct Asks {
+    requests: Vec<Request>,
+    known: HashMap<(Port, Port), usize>,
+}
+
+impl Asks {
+    /// Asks how far a value is from another one.
+    pub fn apart(&mut self, left: Port, right: Port) -> Ask {
+        if left == right {
+            return Ask::Same(left);
+        }
+        let next = self.requests.len();
+        let number = *self.known.entry((left, right)).or_insert(next);
+        if number == next {
+            self.requests.push(Request { left: Side::Port(left), right });
+        }
+        Ask::Request(number)
+    }
+
+    /// Asks how far something that is held is from a value.
+    pub fn held(&mut self, left: Side, right: Port) -> Ask {
+        self.requests.push(Request { left, right });
+        Ask::Request(self.requests.len() - 1)
+    }
+
+    /// The requests.
+    pub fn into_requests(self) -> Vec<Request> {
+        self.requests
+    }
+}
+
+impl Evaluated {
+    /// The answer; `None` if the values cannot be compared.
+    pub fn answer(&self, ask: Ask) -> Option<Difference> {
+        match ask {
+            Ask::Same(port) => Some(Difference::none(self.elements(port))),
+            Ask::Request(number) => match self.outcomes.get(number) {
+                Some(Outcome::Apart(difference)) => Some(*difference),
+                Some(Outcome::Unlike(_) | Outcome::Missing) | None => None,
+            },
+        }
+    }
+
+    /// What a comparison gave; `None` for a value and itself.
+    pub fn outcome(&self, ask: Ask) -> Option<&Outcome> {
+        match ask {
+            Ask::Same(_) => None,
+            Ask::Request(number) => self.outcomes.get(number),
+        }
+    }
+
+    /// Elements of a value; 0 if it is no tensor.
+    pub fn elements(&self, port: Port) -> usize {
+        self.shapes.get(&port).map_or(0, |shape| shape.iter().product())
+    }
+
+    /// Shapes of the values of a graph.
+    pub fn shapes_of(&self, stage: &Stage) -> HashMap<Value, Vec<usize>> {
+        let shape = |(value, port): (&Value, &Port)| Some((*value, self.shapes.get(port)?.clone()));
+        stage.ports.iter().filter_map(shape).collect()
+    }
+}
+
+/// The differences of one value that a row tells.
+#[derive(Clone, Copy, Debug)]
+struct Split {
+    added: Ask,
+    injected: Ask,
+    inherited: Ask,
+    total: Ask,
+}
+
+/// A graph of the pipeline, and what is to be said of it.
+struct Draft {
+    name: String,
+    step: Option<Step>,
+    stage: Stage,
+    predicted: Option<Planned>,
+    measured: Option<Measured>,
+    not_measured: Option<String>,
+    /// Output, its value, and the differences; none where the graph before or the original has no such output.
+    outputs: Vec<(String, Port, Option<Split>)>,
+    /// Values that the original graph has too and that are not the same expression.
+    values: Vec<(Arc<str>, Split)>,
+    /// Those that are.
+    same: usize,
+}
+
+/// A plan of a graph, for prediction, or why there is none.
+type Planned = Arc<Result<rabot_kernel::Staged, String>>;
 
 struct Tracer<'a> {
     inputs: &'a Tensors,
+    bound: Vec<Option<Datum>>,
     options: &'a TraceOptions,
-    /// Values of the original graph by name.
-    original: HashMap<String, Tensor>,
-    /// Outputs of the original graph, and of the graph before this pass.
-    outputs: Option<(Tensors, Tensors)>,
-    rows: Vec<TraceRow>,
+    exprs: Exprs,
+    asks: Asks,
+    stages: Vec<Draft>,
 }
 
 impl Tracer<'_> {
     fn visit(&mut self, step: Option<&Step>, graph: &Graph) -> Result<(), DebugError> {
-        let stage = stage_name(step);
-        let mut values = Values::default();
-        let original = &mut self.original;
-        let outputs = interp::run_observed(graph, self.inputs, &mut |value, tensor| {
-            if graph.constant(value).is_some() || graph.inputs().contains(&value.node) {
-                return;
-            }
-            let name: &str = graph.value_name(value);
-            match step {
-                None => drop(original.insert(name.to_owned(), tensor.clone())),
-                Some(_) => values.see(name, original.get(name), tensor),
-            }
-        })
-        .map_err(|error| DebugError::interp(&format!("the graph after `{stage}`"), error))?;
-        let (first, before) = self.outputs.take().unwrap_or_else(|| (outputs.clone(), outputs.clone()));
-        let errors = output_errors(&outputs, &before, &first);
-        let verdict = match step {
-            None => PassVerdict::Reference,
-            Some(step) => judge(step.exactness, &outputs, &before),
+        let before = self.stages.last();
+        let unchanged = before.filter(|draft| *draft.stage.graph == *graph);
+        let shared = match unchanged {
+            Some(draft) => draft.stage.graph.clone(),
+            None => Arc::new(graph.clone()),
         };
+        let predicted = match unchanged {
+            Some(draft) => draft.predicted.clone(),
+            None => {
+                Some(Arc::new(rabot_kernel::outline(graph, &self.options.profile).map_err(|e| e.to_string())))
+            }
+        };
+        let number = self.stages.len();
+        let stage = self.exprs.read(shared, &self.bound, Some(number), before.map(|draft| &draft.stage))?;
+        let (outputs, values, same) = self.splits(&stage);
         let (measured, not_measured) = self.time(graph);
-        let stats = Stats::of(graph);
-        let report = step.map(|step| &step.report);
-        self.rows.push(TraceRow {
-            pass: stage,
-            exactness: step.map_or(String::new(), |step| step.exactness.to_string()),
-            applied: report.map_or(vec![], |report| changes(&report.applied)),
-            skipped: report.map_or(vec![], |report| skips(&report.skipped)),
-            nodes: stats.nodes,
-            kernels: stats.kernels,
-            constants_bytes: stats.constants_bytes,
-            pass_ms: report.map_or(0.0, |report| report.elapsed.as_secs_f64() * 1e3),
+        self.stages.push(Draft {
+            name: stage_name(step),
+            step: step.cloned(),
+            stage,
+            predicted,
             measured,
             not_measured,
-            outputs: errors,
-            values_compared: values.compared,
-            values_changed_type: values.changed_type,
-            worst_value: values.worst().cloned(),
-            origin: values.origin().cloned(),
-            verdict,
+            outputs,
+            values,
+            same,
         });
-        self.outputs = Some((first, outputs));
         Ok(())
+    }
+
+    /// Asks for the differences of a graph from the one before and from the original one.
+    #[allow(clippy::type_complexity, reason = "the parts of a draft")]
+    fn splits(
+        &mut self,
+        stage: &Stage,
+    ) -> (Vec<(String, Port, Option<Split>)>, Vec<(Arc<str>, Split)>, usize) {
+        let own = |output: &rabot_ir::GraphOutput| stage.ports.get(&output.value).copied();
+        let (Some(first), Some(before)) = (self.stages.first(), self.stages.last()) else {
+            let outputs = stage.graph.outputs().iter().filter_map(|o| Some((o, own(o)?)));
+            let same = |port| Split {
+                added: Ask::Same(port),
+                injected: Ask::Same(port),
+                inherited: Ask::Same(port),
+                total: Ask::Same(port),
+            };
+            let outputs = outputs.map(|(o, port)| (o.name.to_string(), port, Some(same(port)))).collect();
+            return (outputs, Vec::new(), 0);
+        };
+        let new = self.exprs.injected(stage, &before.stage);
+        let asks = &mut self.asks;
+        let mut split = |now: Port, new: Port, before: Port, first: Port| Split {
+            added: asks.apart(now, before),
+            injected: asks.apart(new, before),
+            inherited: asks.apart(now, new),
+            total: asks.apart(now, first),
+        };
+        let mut outputs = Vec::new();
+        for output in stage.graph.outputs() {
+            let Some(now) = own(output) else { continue };
+            let of = |draft: &Draft| draft.outputs.iter().find(|o| *o.0 == *output.name).map(|o| o.1);
+            let ports = of(before).zip(of(first));
+            let new = new.get(&output.value).copied().unwrap_or(now);
+            let split = ports.map(|(before, first)| split(now, new, before, first));
+            outputs.push((output.name.to_string(), now, split));
+        }
+        let (mut values, mut same) = (Vec::new(), 0);
+        for (name, value) in &stage.named {
+            let of = |stage: &Stage| stage.ports.get(stage.by_name.get(name)?).copied();
+            let Some((now, first)) = of(stage).zip(of(&first.stage)) else { continue };
+            if now == first {
+                same += 1;
+                continue;
+            }
+            let new = new.get(value).copied().unwrap_or(now);
+            // A name that the graph before did not have is held to the original one.
+            let split = match of(&before.stage) {
+                Some(before) => split(now, new, before, first),
+                None => split(now, new, first, first),
+            };
+            values.push((name.clone(), split));
+        }
+        (outputs, values, same)
     }
 
     /// Compiles and times a graph, if asked to. That an intermediate graph cannot be compiled is no failure.
@@ -270,185 +357,92 @@ impl Tracer<'_> {
             Err(error) => (None, Some(error.to_string())),
         }
     }
-}
 
-/// Values inside a graph against the original ones.
-#[derive(Default)]
-struct Values {
-    compared: usize,
-    changed_type: usize,
-    /// Those that differ, in the order of evaluation.
-    differing: Vec<ValueError>,
-}
+    /// Compiles the last graph, runs it, and takes its time.
+    fn compiled(&self, last: &Graph) -> Result<(Observation, Measured), DebugError> {
+        let start = Instant::now();
+        let program = compile(last, &self.options.profile)?;
+        let compile_ms = start.elapsed().as_secs_f64() * 1e3;
+        let session = Session::with_threads(&program, self.options.threads)?;
+        let observation = Observation::of(&session, self.inputs)?;
+        Ok((observation, timed(&session, compile_ms, self.inputs)?))
+    }
 
-impl Values {
-    fn see(&mut self, name: &str, original: Option<&Tensor>, tensor: &Tensor) {
-        let Some(original) = original else { return };
-        let Some(total) = Difference::of(tensor, original) else {
-            self.changed_type += 1;
-            return;
-        };
-        self.compared += 1;
-        if !total.is_equal() {
-            self.differing.push(ValueError { name: name.to_owned(), total });
+    fn finish(mut self, observation: Observation, measured: Measured) -> Result<Traced, DebugError> {
+        let moved = self.moved()?;
+        let mut plan = None;
+        if let Some(last) = self.stages.last() {
+            plan = Some(Plan::new(observation, &last.stage, &mut self.asks));
         }
-    }
-
-    fn worst(&self) -> Option<&ValueError> {
-        self.differing.iter().max_by(|a, b| a.total.relative.total_cmp(&b.total.relative))
-    }
-
-    fn origin(&self) -> Option<&ValueError> {
-        let worst = self.worst()?.total.relative;
-        self.differing.iter().find(|value| value.total.relative >= worst / 16.0)
-    }
-}
-
-fn changes(applied: &[rabot_rewrite::Applied]) -> Vec<Change> {
-    let change =
-        |a: &rabot_rewrite::Applied| Change { rule: a.rule, node: a.node.clone(), detail: a.detail.clone() };
-    applied.iter().map(change).collect()
-}
-
-fn skips(skipped: &[rabot_rewrite::Skipped]) -> Vec<SkippedChange> {
-    let skip = |s: &rabot_rewrite::Skipped| SkippedChange {
-        rule: s.rule,
-        node: s.node.clone(),
-        reason: s.reason.clone(),
-    };
-    skipped.iter().map(skip).collect()
-}
-
-fn output_errors(now: &Tensors, before: &Tensors, first: &Tensors) -> Vec<OutputError> {
-    let apart = |name: &str, tensor: &Tensor, other: &Tensors| {
-        other
-            .get(name)
-            .and_then(|other| Difference::of(tensor, other))
-            .unwrap_or(Difference::unlike(tensor.len()))
-    };
-    let error = |(name, tensor): (&String, &Tensor)| OutputError {
-        name: name.clone(),
-        added: apart(name, tensor, before),
-        total: apart(name, tensor, first),
-    };
-    now.iter().map(error).collect()
-}
-
-/// Holds a pass to what it promises.
-fn judge(exactness: Exactness, now: &Tensors, before: &Tensors) -> PassVerdict {
-    for (name, old) in before {
-        let difference = now.get(name).and_then(|new| Difference::of(new, old));
-        let Some(difference) = difference else {
-            return PassVerdict::Breaks(format!("output `{name}` has another dtype or shape"));
-        };
-        let allowed = match exactness {
-            Exactness::Bitwise => now.get(name) == Some(old),
-            Exactness::Ulp(count) => difference.max_ulp <= u64::from(count),
-            Exactness::Rel { rtol, atol } => {
-                difference.is_equal() || difference.max_abs <= atol + rtol * difference.max_reference
+        let keep: Vec<Port> =
+            self.stages.iter().flat_map(|draft| draft.outputs.iter().map(|o| o.1)).collect();
+        let requests = self.asks.into_requests();
+        let found =
+            evaluate(&self.exprs, requests, &keep, self.options.workers).map_err(|(stage, error)| {
+                let name = self.stages.get(stage).map_or("import", |draft| &draft.name);
+                DebugError::interp(&format!("the graph after `{name}`"), error)
+            })?;
+        let amplified: HashMap<Arc<str>, f64> = moved
+            .into_iter()
+            .filter_map(|(name, ask)| Some((name, tolerance::amplification_of(&found.answer(ask)?))))
+            .collect();
+        let rows = rows::rows(&self.stages, &found, &amplified, self.options)?;
+        let outputs = self.stages.iter().map(|draft| outputs_of(draft, &found)).collect();
+        let (compiled, comparison) = match (plan, self.stages.last()) {
+            (Some(plan), Some(last)) => {
+                plan.finish(&last.stage, &found, &|name| amplified.get(name).copied())?
             }
-            Exactness::Changes(_) => true,
+            _ => Default::default(),
         };
-        if !allowed {
-            let Difference { max_abs, relative, max_ulp, differing, elements, .. } = difference;
-            return PassVerdict::Breaks(format!(
-                "output `{name}` moved by {max_abs:.2e} ({relative:.2e} of its largest magnitude, {max_ulp} ulp; \
-                 {differing} of {elements} elements), the pass promises {exactness}"
-            ));
+        let fails = rows.iter().any(|row| row.verdict.fails());
+        let passed = comparison.passed && !fails;
+        let predicted = rows.last().and_then(|row| row.predicted);
+        let compiled_row = CompiledRow { measured, predicted, comparison };
+        let trace = Trace { rows, compiled: compiled_row, evaluations: found.applied, passed };
+        Ok(Traced { trace, outputs, compiled })
+    }
+
+    /// Asks how far perturbed inputs move the values and outputs of the original graph; outputs by their own names.
+    fn moved(&mut self) -> Result<Vec<(Arc<str>, Ask)>, DebugError> {
+        let (Some(first), Some(inputs)) = (self.stages.first(), tolerance::perturbed(self.inputs)) else {
+            return Ok(Vec::new());
+        };
+        let stage = &first.stage;
+        let bound = bind(&stage.graph, &inputs)?;
+        let moved = self.exprs.read(stage.graph.clone(), &bound, None, Some(stage))?;
+        Ok(moved_values(stage, &moved, &mut self.asks))
+    }
+}
+
+/// Asks how far a graph on perturbed inputs is from itself, at each value and output that moves.
+pub(crate) fn moved_values(stage: &Stage, moved: &Stage, asks: &mut Asks) -> Vec<(Arc<str>, Ask)> {
+    let values = stage.named.iter().map(|(name, value)| (name.clone(), *value));
+    let outputs = stage.graph.outputs().iter().map(|output| (output.name.clone(), output.value));
+    let mut found = Vec::new();
+    for (name, value) in values.chain(outputs) {
+        if let Some((moved, own)) = moved.ports.get(&value).zip(stage.ports.get(&value))
+            && moved != own
+        {
+            found.push((name, asks.apart(*moved, *own)));
         }
     }
-    match exactness {
-        Exactness::Changes(metric) => PassVerdict::Changes(metric.to_owned()),
-        Exactness::Bitwise | Exactness::Ulp(_) | Exactness::Rel { .. } => PassVerdict::Holds,
-    }
+    found
+}
+
+fn outputs_of(draft: &Draft, found: &Evaluated) -> Tensors {
+    let tensor = |(name, port, _): &(String, Port, Option<Split>)| {
+        Some((name.clone(), found.kept.get(port)?.tensor()?.clone()))
+    };
+    draft.outputs.iter().filter_map(tensor).collect()
+}
+
+/// The predicted time of a graph, with the sizes that its values had.
+fn prediction(draft: &Draft, found: &Evaluated, options: &TraceOptions) -> Option<Predicted> {
+    let planned = draft.predicted.as_ref()?;
+    let staged = planned.as_ref().as_ref().ok()?;
+    let sizes = predict::sizes(&draft.stage.graph, &found.shapes_of(&draft.stage));
+    Some(predict::predict(staged, &options.profile, options.threads, &sizes))
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use rabot_ir::Op;
-    use rabot_ir::text::parse;
-    use rabot_rewrite::{Pass, PassError, Report};
-
-    pub(crate) const TEXT: &str = "model \"m\" input %0 \"x\" : f32[n,3]
-        %1 = Constant [1.0, 2.0, 3.0] : f32[3] \"w\"
-        %2 = Mul(%0, %1) \"scaled\"
-        %3 = Relu(%2) \"kept\"
-        output \"y\" = %3";
-
-    pub(crate) fn inputs() -> Tensors {
-        let x = Tensor::from_vec(&[2, 3], vec![0.5f32, -1.0, 0.25, 1.0, 2.0, -3.0]);
-        Tensors::from_iter([("x".to_owned(), x)])
-    }
-
-    /// Says that it changes nothing, and adds to a constant.
-    #[derive(Debug)]
-    pub(crate) struct Sabotage(pub f32);
-
-    impl Pass for Sabotage {
-        fn name(&self) -> &'static str {
-            "sabotage"
-        }
-
-        fn summary(&self) -> &'static str {
-            "add to a weight"
-        }
-
-        fn exactness(&self) -> Exactness {
-            Exactness::Bitwise
-        }
-
-        fn run(&self, graph: &mut Graph, _: &PassCx<'_>) -> Result<Report, PassError> {
-            let id = graph.node_ids().find(|&id| matches!(graph.node(id).op, Op::Constant(_))).unwrap();
-            graph.set_op(id, Op::Constant(Tensor::from_vec(&[3], vec![1.0, 2.0 + self.0, 3.0]))).unwrap();
-            let mut report = Report::default();
-            report.apply("sabotage", "w", "");
-            Ok(report)
-        }
-    }
-
-    #[test]
-    fn the_pass_that_breaks_its_promise_is_named() {
-        let graph = parse(TEXT).unwrap();
-        let mut pipeline = rabot_passes::pipeline("fold,cse").unwrap();
-        pipeline.push(Box::new(Sabotage(0.5)));
-        for pass in ["dce", "group"] {
-            pipeline.push(passes_of(pass));
-        }
-        let options = TraceOptions { profile: Profile::host().unwrap(), threads: 1, time: false };
-        let found =
-            trace(&graph, &pipeline, &PassCx::default(), &inputs(), &options, &mut |_, _| {}).unwrap();
-        assert!(!found.passed);
-        let names: Vec<&str> = found.rows.iter().map(|row| row.verdict.name()).collect();
-        assert_eq!(names, ["reference", "holds", "holds", "BREAKS", "holds", "holds"]);
-        let row = &found.rows[3];
-        assert_eq!((row.pass.as_str(), row.outputs[0].name.as_str()), ("sabotage", "y"));
-        assert_eq!(row.outputs[0].added.max_abs, 1.0);
-        assert_eq!(row.origin.as_ref().unwrap().name, "scaled");
-        // Later passes add nothing, but the error stays.
-        assert_eq!(
-            (found.rows[4].outputs[0].added.max_abs, found.rows[4].outputs[0].total.max_abs),
-            (0.0, 1.0)
-        );
-        assert!(found.compiled.comparison.passed);
-    }
-
-    pub(crate) fn passes_of(name: &str) -> Box<dyn Pass> {
-        let info = rabot_passes::PASSES.iter().find(|info| info.name == name).unwrap();
-        (info.make)(&rabot_rewrite::Options::new(info.name, info.options)).unwrap()
-    }
-
-    #[test]
-    fn the_default_pipeline_keeps_its_promises() {
-        let graph = parse(TEXT).unwrap();
-        let options = TraceOptions { profile: Profile::host().unwrap(), threads: 1, time: true };
-        let pipeline = rabot_passes::default_pipeline();
-        let mut seen = 0;
-        let found =
-            trace(&graph, &pipeline, &PassCx::default(), &inputs(), &options, &mut |_, _| seen += 1).unwrap();
-        assert!(found.passed, "{found:?}");
-        assert_eq!(seen, pipeline.passes().len() + 1);
-        assert_eq!(found.rows.last().unwrap().kernels, 1);
-        assert!(found.rows.iter().all(|row| row.measured.is_some()));
-    }
-}
+pub(crate) mod tests;

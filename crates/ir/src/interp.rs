@@ -3,7 +3,7 @@
 //! It evaluates node by node with the plain loops of `ops`, and drops a value after its last use.
 
 use crate::ops::{Op, OpError};
-use crate::{Datum, Graph, GraphError, NodeId, Value, budget};
+use crate::{Datum, Graph, GraphError, Node, NodeId, Value, budget};
 use indexmap::IndexMap;
 use rabot_tensor::{DType, Tensor};
 use std::collections::HashMap;
@@ -121,7 +121,10 @@ pub fn run_positional(graph: &Graph, inputs: &[Option<Datum>]) -> Result<Vec<Dat
     evaluate(graph, inputs, &mut |_, _| {})
 }
 
-fn bind(graph: &Graph, inputs: &Data) -> Result<Vec<Option<Datum>>, InterpError> {
+/// Named inputs in the order of the graph's own, checked against their types.
+///
+/// **Errors**: a missing, unknown or wrongly typed input.
+pub fn bind(graph: &Graph, inputs: &Data) -> Result<Vec<Option<Datum>>, InterpError> {
     let names: Vec<&str> = graph.inputs().iter().map(|&id| &*graph.node(id).name).collect();
     if let Some(name) = inputs.keys().find(|name| !names.contains(&name.as_str())) {
         return Err(InterpError::UnknownInput { name: name.clone(), known: names.join(", ") });
@@ -210,7 +213,14 @@ fn evaluate_node(
 ) -> Result<Vec<Datum>, InterpError> {
     let node = graph.node(id);
     let operands: Vec<Option<&Datum>> = node.inputs.iter().map(|i| i.and_then(|v| values.get(&v))).collect();
-    let result = budget::check_time().and_then(|()| node.op.eval_data(&operands));
+    run_node(node, &operands)
+}
+
+/// Evaluates one node, which is no input, on its operands.
+///
+/// **Errors**: the operator fails, or the time is over.
+pub fn run_node(node: &Node, operands: &[Option<&Datum>]) -> Result<Vec<Datum>, InterpError> {
+    let result = budget::check_time().and_then(|()| node.op.eval_data(operands));
     result.map_err(|error| {
         let types = operands.iter().map(|t| match t {
             Some(datum) => datum.to_string(),

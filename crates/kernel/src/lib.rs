@@ -7,6 +7,7 @@
 
 mod dag;
 mod desc;
+mod join;
 mod lower;
 mod memory;
 mod pack;
@@ -15,8 +16,8 @@ mod stages;
 
 pub use dag::{Access, BinaryFn, Coord, Dag, Expr, ExprId, ExprNode, Size, UnaryFn};
 pub use desc::{
-    Arg, ContractKernel, KernelDesc, LoopKernel, Operand, Patches, ReduceFn, Reduction, Stage, Store, Tile,
-    Vectorize,
+    Arg, Arrangement, CompositeKernel, ContractKernel, KernelDesc, LoopKernel, Operand, Part, Patches, ReduceFn,
+    Reduction, Stage, Store, Tile, Vectorize,
 };
 pub use lower::{PlanError, Unplannable, plan};
 pub use memory::{BUFFER_ALIGN_BYTES, Interval, assign_offsets};
@@ -24,4 +25,4 @@ pub use pack::{
     IN_PLACE_ROWS, PackError, PackSource, SCRATCH_ALIGN_BYTES, pack_f32, pack_i16, scratch_bytes,
 };
 pub use plan::{Buffer, BufferId, Call, Check, Constant, HostCall, HostFn, Plan, Port, Step, Storage};
-pub use stages::{HostStage, StagePort, StageStep, Staged, Work, check, stages};
+pub use stages::{HostStage, StagePort, StageStep, Staged, Work, check, outline, stages};

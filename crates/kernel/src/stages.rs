@@ -132,12 +132,19 @@ pub fn stages(graph: &Graph, profile: &Profile) -> Result<Staged, PlanError> {
     staged(graph, Target { profile, pack: true }, &known)
 }
 
+/// As [`stages`], without reading the weights: what is to be packed is left out, so this can be looked at and not be run.
+///
+/// **Errors**: as [`stages`].
+pub fn outline(graph: &Graph, profile: &Profile) -> Result<Staged, PlanError> {
+    let known = symbols_of_inputs(graph);
+    staged(graph, Target { profile, pack: false }, &known)
+}
+
 /// Whether a graph can be planned, without reading the weights.
 ///
 /// **Errors**: as [`stages`].
 pub fn check(graph: &Graph, profile: &Profile) -> Result<(), PlanError> {
-    let known = symbols_of_inputs(graph);
-    staged(graph, Target { profile, pack: false }, &known).map(drop)
+    outline(graph, profile).map(drop)
 }
 
 type Symbols = HashSet<Arc<str>>;

@@ -60,7 +60,7 @@ fn compiled_code_is_right_and_says_by_how_much() {
 
 #[test]
 fn passes_are_shown_one_by_one() {
-    let found = json(&["debug", MODEL, "--random", "1", "--json"]);
+    let found = json(&["debug", MODEL, "--random", "1", "--time", "--values", "--json"]);
     let rows = found["trace"]["rows"].as_array().unwrap();
     assert_eq!(rows[0]["pass"], "import");
     assert_eq!(rows.len(), found["pipeline"].as_str().unwrap().split(',').count() + 1);
@@ -71,7 +71,7 @@ fn passes_are_shown_one_by_one() {
         (4, &Value::from("holds"))
     );
     let pipeline = "fold,fuse,quantize,dce,group";
-    let args = ["debug", MODEL, "--random", "1", "--no-time", "--explain", "--calibrate", CALIBRATION];
+    let args = ["debug", MODEL, "--random", "1", "--diff", "--explain", "--calibrate", CALIBRATION];
     let (code, text, stderr) =
         rabot(&[&args[..], &["--pipeline", pipeline, "--print-after", "quantize"]].concat());
     assert_eq!(code, Some(0), "{stderr}{text}");
@@ -79,7 +79,59 @@ fn passes_are_shown_one_by_one() {
     {
         assert!(text.contains(part), "no `{part}` in {text}");
     }
+    // Operands are called by their names, so that a difference shows what the pass did and no numbers.
+    for part in ["--- fold", "+++ fuse", "\n-%", "\n+%"] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
     assert_eq!(rabot(&["debug", MODEL, "--random", "1", "--print-after", "nothing"]).0, Some(2));
+}
+
+#[test]
+fn errors_are_split_into_what_is_injected_and_what_is_inherited() {
+    let pipeline = "fold,fuse,prune{sparsity=0.5},dce,group";
+    let found = json(&["debug", MODEL, "--random", "1", "--values", "--json", "--pipeline", pipeline]);
+    let rows = found["trace"]["rows"].as_array().unwrap();
+    let prune = rows.iter().find(|row| row["pass"].as_str().unwrap().starts_with("prune")).unwrap();
+    let values = prune["values"].as_array().unwrap();
+    let error = |value: &Value, part: &str| value[part]["max_abs"].as_f64().unwrap();
+    assert!(values.iter().all(|value| {
+        error(value, "added") <= error(value, "injected") + error(value, "inherited") + 1e-6
+    }));
+    assert!(values.iter().any(|value| error(value, "injected") > 0.0));
+    // What a view of a wrong value shows is inherited.
+    assert!(values.iter().any(|value| error(value, "injected") == 0.0 && error(value, "inherited") > 0.0));
+    let output = &prune["outputs"][0];
+    assert!(output["added"]["cosine"].as_f64().unwrap() < 1.0);
+    assert!(output["tolerance"].as_f64().unwrap() > 0.0 && !output["tolerance_reason"].is_null());
+    assert!(rows.iter().all(|row| row["predicted"]["ms"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn ledgers_name_the_pass_that_got_worse() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, pipeline: &str| {
+        let args =
+            ["debug", MODEL, "--random", "1", "--pipeline", pipeline, "--ledger", &path(name), "--json"];
+        assert_eq!(rabot(&args).0, Some(0));
+    };
+    write("half.json", "fold,fuse,prune{sparsity=0.25},dce,group");
+    write("more.json", "fold,fuse,prune{sparsity=0.9},dce,group");
+    let same = ["ledger", "diff", &path("half.json"), &path("half.json"), "--json"];
+    assert_eq!(json(&same)["diff"]["moves"], serde_json::json!([]));
+    let (code, stdout, _) = rabot(&["ledger", "diff", &path("half.json"), &path("more.json"), "--json"]);
+    assert_eq!(code, Some(1), "{stdout}");
+    let found: Value = serde_json::from_str(&stdout).unwrap();
+    let moves = found["diff"]["moves"].as_array().unwrap();
+    let worse: Vec<&Value> =
+        moves.iter().filter(|m| m["turn"] == "worse" && m["metric"] == "error").collect();
+    assert!(!worse.is_empty() && worse.iter().all(|m| m["stage"] == "prune"), "{worse:?}");
+    let loose = ["ledger", "diff", &path("half.json"), &path("more.json"), "--max-error", "1000"];
+    let (code, text, _) = rabot(&[&loose[..], &["--max-time", "1e6", "--all"]].concat());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("prune") && text.contains("the pipeline was"), "{text}");
+    fs::write(path("broken.json"), "{}").unwrap();
+    assert_eq!(rabot(&["ledger", "diff", &path("half.json"), &path("broken.json")]).0, Some(2));
 }
 
 #[test]

@@ -70,6 +70,9 @@ pub struct Profile {
     pub cores: u32,
     /// Bytes a second that one core reads from memory.
     pub bandwidth_bytes: u64,
+    /// Floating-point operations a second of one core in f32, a multiply-add counted as two, with vectors of 128 bits:
+    /// that is how wide generated code is.
+    pub peak_flops: u64,
 }
 
 /// A profile cannot be had, or not be run.
@@ -284,7 +287,12 @@ mod tests {
             let profile = Profile::by_name(name).unwrap();
             assert_eq!(profile.name, name);
             assert!(profile.l1_bytes > 0 && profile.l1_bytes <= profile.l2_bytes, "{name}");
-            assert!(profile.l2_bytes <= profile.l3_bytes && profile.bandwidth_bytes > 0 && profile.cores > 0);
+            assert!(
+                profile.l2_bytes <= profile.l3_bytes
+                    && profile.bandwidth_bytes > 0
+                    && profile.cores > 0
+                    && profile.peak_flops > 0
+            );
             let text = toml::to_string(&profile).unwrap();
             assert_eq!(Profile::from_toml(name, &text).unwrap(), profile);
         }

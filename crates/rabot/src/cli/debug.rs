@@ -4,23 +4,37 @@ use super::args::ModelArgs;
 use super::compare::{error, need_inputs};
 use super::inputs::InputArgs;
 use super::progress::Progress;
+use super::report::Recording;
+use super::stages::Stages;
 use super::{Failure, Status, output};
-use clap::Args;
-use rabot::ir::Graph;
-use rabot::rewrite::{PassCx, Pipeline, Step};
+use clap::{Args, ValueHint};
+use rabot::rewrite::{PassCx, Pipeline};
 use rabot::{Options, Profile};
-use rabot_debug::{OutputError, PassVerdict, Trace, TraceOptions, TraceRow, Verdict, trace};
+use rabot_debug::ledger::Ledger;
+use rabot_debug::{
+    Difference, OutputError, PassVerdict, Predicted, Trace, TraceOptions, TraceRow, Verdict, trace,
+};
+use std::path::PathBuf;
 
-const AFTER: &str = "After each pass the graph is evaluated by the interpreter. `added` is the error that the pass added to the
-outputs (the worst of them), relative to the largest magnitude; `total` is that against the original model. A pass
-`holds` or `BREAKS` what it promises. The last row is the compiled program against the interpreter on the optimized
-graph. Exit code 1 if a pass breaks its promise or an output of the program is off by more than rounding explains.
+const AFTER: &str = "After each pass the graph is evaluated by the interpreter, as far as it changed. `added` is the error that the pass
+added to the outputs (the worst of them), relative to the largest magnitude, and RMS, SQNR and cosine are of the same;
+`total` is against the original model. `injected at` is the value at which the pass itself made the largest error: its
+own nodes, on the values of the graph before. A pass `holds` or `BREAKS` what it promises, or `EXCEEDS` what rounding
+explains. The last row is the compiled program against the interpreter on the optimized graph. `predicted` is the time of
+a run by a roofline model of the target. Exit code 1 if a pass or an output of the program is not as it should be.
+
+In --diff, operands are named by the values that they are.
 
 Examples:
   rabot debug model.onnx --inputs in.npz
-  rabot debug model.onnx --random 1 --explain --no-time
+  rabot debug model.onnx --random 1 --explain --time
   rabot debug model.onnx --inputs in.npz --print-after fuse
+  rabot debug model.onnx --inputs in.npz --diff --values
+  rabot debug model.onnx --inputs in.npz --ledger before.json
   rabot debug model.onnx --inputs in.npz --calibrate data.npz --pipeline fold,fuse,quantize,dce,group";
+
+/// Values that are listed per pass.
+const VALUES: usize = 20;
 
 /// Run the passes one by one; show size, time and the error each one adds
 #[derive(Args, Debug)]
@@ -32,17 +46,33 @@ pub(crate) struct DebugArgs {
     #[command(flatten)]
     inputs: InputArgs,
 
-    /// Do not compile and time the graph after each pass
+    /// Compile and time the graph after each pass, not only after the last
     #[arg(long)]
-    no_time: bool,
+    time: bool,
 
     /// List what each pass applied, and what it skipped and why
     #[arg(long)]
     explain: bool,
 
+    /// List the values that each pass moved, with the error it injected and the error that it inherited
+    #[arg(long)]
+    values: bool,
+
     /// Print the graph as text after the passes with this name; `changed`: after each that changed something
     #[arg(long, value_name = "PASS|changed", conflicts_with = "json")]
     print_after: Option<String>,
+
+    /// Print what each pass changed in the text of the graph
+    #[arg(long, conflicts_with = "json")]
+    diff: bool,
+
+    /// Write what each pass contributed to a file, for `rabot ledger diff`
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    ledger: Option<PathBuf>,
+
+    /// Write a page that shows the graph after every pass, with errors, times and kernels; it opens offline
+    #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath)]
+    html: Option<PathBuf>,
 
     /// Print JSON
     #[arg(long)]
@@ -61,25 +91,34 @@ pub(crate) fn run(args: &DebugArgs) -> Result<Status, Failure> {
     need_inputs(&args.inputs, &model.graph)?;
     let inputs = args.inputs.load_one(&model.graph)?;
     let tracing = TraceOptions {
-        profile: Profile::by_name(&options.target)?,
         threads: args.model.build.threads(),
-        time: !args.no_time,
+        time: args.time,
+        values: args.values || args.html.is_some(),
+        ..TraceOptions::new(Profile::by_name(&options.target)?)
     };
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
-    let mut printed = String::new();
-    let found =
-        trace(&model.graph, &pipeline, &PassCx { calibration, strict: options.strict, ..PassCx::default() }, &inputs, &tracing, &mut |step, graph| {
-            progress.now(step.map_or("import", |step| &step.pass).to_owned());
-            progress.step();
-            print_graph(args, step, graph, &mut printed);
-        })?;
+    let cx = PassCx { calibration, strict: options.strict, ..PassCx::default() };
+    let mut stages = Stages::new(args.print_after.clone(), args.diff);
+    let mut recording = Recording::new(args.html.as_deref(), &inputs);
+    let found = trace(&model.graph, &pipeline, &cx, &inputs, &tracing, &mut |step, graph| {
+        progress.now(step.map_or("import", |step| &step.pass).to_owned());
+        progress.step();
+        stages.see(step, graph);
+        recording.see(step, graph);
+    })?;
+    let name = args.model.model.display().to_string();
+    let pipeline = pipeline.to_string();
+    recording.write(&found, &name, &pipeline, &tracing)?;
     drop(progress);
+    if let Some(path) = &args.ledger {
+        let ledger = Ledger::of(&found, &name, &pipeline, &options.target);
+        output::write_bytes(path, ledger.print()?.as_bytes())?;
+    }
     if args.json {
-        let model = args.model.model.display().to_string();
-        let pipeline = pipeline.to_string();
-        output::print_json(&serde_json::json!({ "model": model, "pipeline": pipeline, "trace": found }))?;
+        output::print_json(&serde_json::json!({ "model": name, "pipeline": pipeline, "trace": found }))?;
     } else {
-        printed.push_str(&text(&found, args.explain));
+        let mut printed = stages.into_text();
+        printed.push_str(&text(&found, args));
         output::print(&printed)?;
     }
     Ok(if found.passed { Status::Done } else { Status::CheckFailed })
@@ -104,48 +143,42 @@ fn check_print_after(args: &DebugArgs, pipeline: &Pipeline) -> Result<(), Failur
     Err(failure.with_help("name one of its passes, or `changed`"))
 }
 
-fn print_graph(args: &DebugArgs, step: Option<&Step>, graph: &Graph, printed: &mut String) {
-    let (Some(wanted), Some(step)) = (&args.print_after, step) else { return };
-    let name = step.pass.split('{').next().unwrap_or_default();
-    let changed = wanted == "changed" && !step.report.applied.is_empty();
-    if changed || wanted == name {
-        printed.push_str(&format!("; after {}\n{}\n", step.pass, rabot::ir::text::print(graph)));
-    }
-}
-
 /// The output with the largest error that a pass added, or that is left in all.
 fn worst(row: &TraceRow, of: impl Fn(&OutputError) -> f64) -> Option<&OutputError> {
     row.outputs.iter().max_by(|a, b| of(a).total_cmp(&of(b)))
 }
 
-fn text(found: &Trace, explain: bool) -> String {
-    let mut table = output::table(&[
-        "pass",
-        ">applied",
-        ">skipped",
-        ">nodes",
-        ">kernels",
-        ">const bytes",
-        ">pass ms",
-        ">run ms",
-        ">added max",
-        ">added rel",
-        ">SQNR dB",
-        ">total rel",
-        "verdict",
-    ]);
+const HEADINGS: [&str; 14] = [
+    "pass",
+    ">rewrites",
+    ">nodes",
+    ">kernels",
+    ">const bytes",
+    ">pass ms",
+    ">predicted ms",
+    ">run ms",
+    ">added",
+    ">RMS",
+    ">SQNR dB",
+    ">1 - cosine",
+    ">total",
+    "verdict",
+];
+
+fn text(found: &Trace, args: &DebugArgs) -> String {
+    let mut table = output::table(&HEADINGS);
     for row in &found.rows {
         table.add_row(cells(row));
     }
     table.add_row(compiled_cells(found));
     let mut text = format!("{table}\n");
     for row in &found.rows {
-        if let PassVerdict::Breaks(why) = &row.verdict {
-            text.push_str(&format!("{} BREAKS its promise: {why}\n", row.pass));
-            if let Some(value) = &row.origin {
-                let relative = error(value.total.relative);
-                text.push_str(&format!("  it begins at `{}`, off by {relative}\n", value.name));
-            }
+        if let PassVerdict::Breaks(why) | PassVerdict::Exceeds(why) = &row.verdict {
+            text.push_str(&format!("{} {}: {why}\n", row.pass, row.verdict.name()));
+        }
+        if let Some(value) = &row.origin {
+            let relative = error(value.injected.relative);
+            text.push_str(&format!("{}: most is injected at `{}`, {relative}\n", row.pass, value.name));
         }
         if let Some(why) = &row.not_measured {
             text.push_str(&format!("after {} it cannot be timed: {why}\n", row.pass));
@@ -156,34 +189,62 @@ fn text(found: &Trace, explain: bool) -> String {
         let (relative, allowed) = (error(row.difference.relative), error(row.tolerance));
         text.push_str(&format!("compiled output `{}` is off by {relative}, allowed {allowed}\n", row.name));
     }
-    if explain {
+    for row in comparison.outputs() {
+        let (allowed, reason) = (error(row.tolerance), &row.tolerance_reason);
+        text.push_str(&format!("output `{}` may be off by {allowed}: {reason}\n", row.name));
+    }
+    if args.values {
+        found.rows.iter().for_each(|row| values(row, &mut text));
+    }
+    if args.explain {
         found.rows.iter().for_each(|row| explanation(row, &mut text));
     }
     text
 }
 
+/// The columns of a difference: relative, RMS, SQNR and cosine.
+fn difference_cells(difference: Option<&Difference>) -> [String; 4] {
+    let Some(difference) = difference else { return [const { String::new() }; 4].map(|_| "-".to_owned()) };
+    let differs = !difference.is_equal();
+    let or_dash = |value: Option<String>| value.filter(|_| differs).unwrap_or("-".to_owned());
+    [
+        error(difference.relative),
+        error(difference.rms),
+        or_dash(difference.sqnr_db.map(|db| format!("{db:.1}"))),
+        or_dash(difference.cosine.map(|cosine| error(1.0 - cosine))),
+    ]
+}
+
+fn predicted(predicted: Option<Predicted>) -> String {
+    match predicted {
+        None => "-".to_owned(),
+        // Sizes that only data tell are left out.
+        Some(p) if p.unknown > 0 => format!(">{:.3}", p.ms),
+        Some(p) => format!("{:.3}", p.ms),
+    }
+}
+
 fn cells(row: &TraceRow) -> Vec<String> {
-    let added = worst(row, |output| output.added.relative).map(|output| output.added);
+    let added = worst(row, |output| output.added.relative).map(|output| &output.added);
+    let added = difference_cells(added.filter(|_| row.verdict != PassVerdict::Reference));
     let total = worst(row, |output| output.total.relative).map(|output| output.total.relative);
-    let added = added.filter(|_| row.verdict != PassVerdict::Reference);
-    vec![
+    let verdict = match &row.verdict {
+        PassVerdict::Changes(_) => row.exactness.clone(),
+        verdict => format!("{} {}", verdict.name(), row.exactness).trim_end().to_owned(),
+    };
+    let mut cells = vec![
         row.pass.clone(),
         row.applied.len().to_string(),
-        row.skipped.len().to_string(),
         row.nodes.to_string(),
         row.kernels.to_string(),
         row.constants_bytes.to_string(),
         format!("{:.2}", row.pass_ms),
+        predicted(row.predicted),
         row.measured.map_or("-".to_owned(), |m| format!("{:.3}", m.median_ms)),
-        added.map_or("-".to_owned(), |d| error(d.max_abs)),
-        added.map_or("-".to_owned(), |d| error(d.relative)),
-        added.and_then(|d| d.sqnr_db).map_or("-".to_owned(), |db| format!("{db:.1}")),
-        total.map_or("-".to_owned(), error),
-        match &row.verdict {
-            PassVerdict::Changes(_) => row.exactness.clone(),
-            verdict => format!("{} {}", verdict.name(), row.exactness).trim_end().to_owned(),
-        },
-    ]
+    ];
+    cells.extend(added);
+    cells.extend([total.map_or("-".to_owned(), error), verdict]);
+    cells
 }
 
 fn compiled_cells(found: &Trace) -> Vec<String> {
@@ -198,22 +259,44 @@ fn compiled_cells(found: &Trace) -> Vec<String> {
         })
     };
     let blank = || "-".to_owned();
-    let of = |value: Option<f64>| value.map_or_else(blank, error);
-    vec![
+    let mut cells = vec![
         "compiled".to_owned(),
-        blank(),
         blank(),
         blank(),
         measured.kernels.to_string(),
         blank(),
         format!("{:.2}", measured.compile_ms),
+        predicted(found.compiled.predicted),
         format!("{:.3}", measured.median_ms),
-        of(worst.map(|row| row.difference.max_abs)),
-        of(worst.map(|row| row.difference.relative)),
-        worst.and_then(|row| row.difference.sqnr_db).map_or_else(blank, |db| format!("{db:.1}")),
-        blank(),
-        verdict,
-    ]
+    ];
+    cells.extend(difference_cells(worst.map(|row| &row.difference)));
+    cells.extend([blank(), verdict]);
+    cells
+}
+
+/// The values that a pass moved, those with the largest error injected first.
+fn values(row: &TraceRow, text: &mut String) {
+    let mut moved: Vec<_> = row.values.iter().filter(|value| !value.added.is_equal()).collect();
+    if moved.is_empty() {
+        return;
+    }
+    moved.sort_by(|a, b| b.injected.relative.total_cmp(&a.injected.relative));
+    let mut table =
+        output::table(&["value", ">injected", ">inherited", ">added", ">total", ">total RMS", ">SQNR dB"]);
+    for value in moved.iter().take(VALUES) {
+        let db = value.total.sqnr_db.map_or("-".to_owned(), |db| format!("{db:.1}"));
+        table.add_row([
+            value.name.clone(),
+            error(value.injected.relative),
+            error(value.inherited.relative),
+            error(value.added.relative),
+            error(value.total.relative),
+            error(value.total.rms),
+            db,
+        ]);
+    }
+    let (count, compared) = (moved.len(), row.values_compared);
+    text.push_str(&format!("\n{}: {count} of {compared} values moved\n{table}\n", row.pass));
 }
 
 fn explanation(row: &TraceRow, text: &mut String) {
@@ -221,9 +304,9 @@ fn explanation(row: &TraceRow, text: &mut String) {
         return;
     }
     text.push_str(&format!("\n{}\n", row.pass));
-    for change in &row.applied {
+    for (number, change) in (row.first_change..).zip(&row.applied) {
         let detail = if change.detail.is_empty() { String::new() } else { format!(": {}", change.detail) };
-        text.push_str(&format!("  applied {} at {}{detail}\n", change.rule, change.node));
+        text.push_str(&format!("  {number} applied {} at {}{detail}\n", change.rule, change.node));
     }
     for skip in &row.skipped {
         text.push_str(&format!("  skipped {} at {}: {}\n", skip.rule, skip.node, skip.reason));

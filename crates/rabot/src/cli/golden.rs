@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueHint};
 use rabot::onnx::{Limits, read_tensor, write_tensor};
 use rabot::rewrite::PassCx;
 use rabot::{Options, Profile, Tensor, Tensors};
-use rabot_debug::golden::{self, Checked, FORMAT, Ledger, Pack, StoredOutput, StoredTensor};
+use rabot_debug::golden::{self, Checked, FORMAT, Pack, Run, StoredOutput, StoredTensor};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -103,7 +103,7 @@ fn record(args: &RecordArgs) -> Result<Status, Failure> {
     progress.now("running pass by pass");
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
     let cx = PassCx { calibration, strict: options.strict, ..PassCx::default() };
-    let ledger = golden::ledger(&model.graph, &pipeline, &cx, &inputs, None, &profile)?;
+    let ledger = golden::run(&model.graph, &pipeline, &cx, &inputs, None, &profile)?;
     progress.now("writing");
     let parent = parent_of(&args.output)?;
     let folder = absolute(&parent)?.join(args.output.file_name().unwrap_or_default());
@@ -167,7 +167,7 @@ fn reasons(args: &RecordArgs) -> Result<Vec<String>, Failure> {
 fn write(
     pack: &mut Pack,
     inputs: &Tensors,
-    ledger: &Ledger,
+    ledger: &Run,
     place: &Path,
     parent: &Path,
 ) -> Result<(), Failure> {
@@ -231,7 +231,7 @@ fn check(args: &CheckArgs) -> Result<Status, Failure> {
     progress.now("running pass by pass");
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
     let cx = PassCx { calibration, strict: options.strict, ..PassCx::default() };
-    let ledger = golden::ledger(&model.graph, &pipeline, &cx, &inputs, Some(&outputs), &profile)?;
+    let ledger = golden::run(&model.graph, &pipeline, &cx, &inputs, Some(&outputs), &profile)?;
     let found = golden::check(&pack, &ledger)?;
     drop(progress);
     if args.json {

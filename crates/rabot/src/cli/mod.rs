@@ -26,6 +26,7 @@ mod onnx_test;
 mod ops;
 mod passes;
 mod reduce;
+mod report;
 mod run;
 mod targets;
 
@@ -64,6 +65,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Inspect(inspect::InspectArgs),
     Reduce(reduce::ReduceArgs),
+    Report(report::ReportArgs),
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
     Compare(compare::CompareArgs),
@@ -97,6 +99,7 @@ fn dispatch(command: Command) -> Result<Status, Failure> {
         Command::Demo(args) => demo::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Reduce(args) => reduce::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
