@@ -1,6 +1,7 @@
 //! `rabot explain`: the kernels that a model becomes.
 
 use super::args::ModelArgs;
+use super::explain_op::Story;
 use super::inspect::grouped;
 use super::progress::Progress;
 use super::{Failure, Status, output};
@@ -19,7 +20,8 @@ function, with the reason why it is not compiled.
 Examples:
   rabot explain model.onnx
   rabot explain model.onnx --json
-  rabot explain model.onnx --pipeline fold,dce";
+  rabot explain model.onnx --pipeline fold,dce
+  rabot explain model.onnx --op /layer1/Conv";
 
 /// List the kernels of a compiled model in order: what each is made of, its kind, and why anything is on the host
 #[derive(Args, Debug)]
@@ -28,25 +30,30 @@ pub(crate) struct ExplainArgs {
     #[command(flatten)]
     model: ModelArgs,
 
+    /// Tell what became of one node of the model, by name: changes, those that were not made and why, patterns that
+    /// almost fit, and the kernels that compute it
+    #[arg(long, value_name = "NAME")]
+    op: Option<String>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Serialize)]
-struct Row {
-    name: String,
-    kind: &'static str,
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) kind: &'static str,
     /// Names of the nodes of the model that it computes.
-    sources: Vec<String>,
+    pub(super) sources: Vec<String>,
     /// Names of the values that it writes.
-    values: Vec<String>,
+    pub(super) values: Vec<String>,
     /// A number, or an expression over symbolic dims.
     #[serde(skip_serializing_if = "Option::is_none")]
     flops: Option<serde_json::Value>,
     /// Why it is on the host.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
     /// The branches of conditionals it is in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     branches: Vec<&'static str>,
@@ -60,12 +67,22 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<Status, Failure> {
     let progress = Progress::new("importing");
     let mut graph = args.model.import(&mut options)?.graph;
     progress.now("optimizing");
-    rabot::optimize(&mut graph, &options, &mut |_, _| {})?;
+    let mut story = args.op.as_ref().map(|name| Story::new(&graph, name)).transpose()?;
+    let mut before = graph.clone();
+    rabot::optimize(&mut graph, &options, &mut |step, after| {
+        if let Some(story) = &mut story {
+            story.see(step, &before);
+            before = after.clone();
+        }
+    })?;
     progress.now("planning");
     let staged = rabot::lower(&graph, &Profile::by_name(&options.target)?)?;
     drop(progress);
     let mut rows = Vec::new();
     collect_stages(&staged, &mut Vec::new(), &mut rows);
+    if let Some(story) = story {
+        return story.show(&rows, args.json);
+    }
     let distinct: usize = staged.plans().iter().map(|plan| plan.kernels.len()).sum();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     rows.iter().for_each(|row| *kinds.entry(row.kind).or_insert(0) += 1);

@@ -19,6 +19,7 @@ mod compile;
 mod debug;
 mod demo;
 mod explain;
+mod explain_op;
 mod golden;
 mod inspect;
 mod ledger;
