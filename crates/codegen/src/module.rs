@@ -1,6 +1,6 @@
 //! Plans as machine code in memory, and as text.
 
-use crate::clif::libm;
+use crate::clif::{composite, libm};
 use crate::compile::{Compiled, Machine, build, compile, compile_all, kernel_error};
 use crate::error::CodegenError;
 use crate::isa::{code_target, target_isa};
@@ -152,7 +152,7 @@ pub(crate) fn define_kernels(
     for (&id, code) in ids.iter().zip(compiled) {
         let mut relocations = code.relocations;
         for relocation in &mut relocations {
-            resolve(module, relocation, &mut imported, machine)?;
+            resolve(module, ids, relocation, &mut imported, machine)?;
         }
         module
             .define_function_bytes(id, code.alignment, &code.bytes, &relocations)
@@ -161,15 +161,23 @@ pub(crate) fn define_kernels(
     Ok(())
 }
 
-/// Gives a reference to the C library the number that the function has in this module.
+/// Gives a reference to the C library or to another kernel the number that the function has in this module.
 fn resolve(
     module: &mut dyn Module,
+    ids: &[FuncId],
     relocation: &mut ModuleReloc,
     imported: &mut HashMap<u32, FuncId>,
     machine: &Machine,
 ) -> Result<(), CodegenError> {
-    let ModuleRelocTarget::User { namespace: libm::NAMESPACE, index } = relocation.name else {
-        return Ok(());
+    let index = match relocation.name {
+        ModuleRelocTarget::User { namespace: libm::NAMESPACE, index } => index,
+        ModuleRelocTarget::User { namespace: composite::NAMESPACE, index } => {
+            let id = ids.get(index as usize);
+            let id = id.ok_or_else(|| CodegenError::Module(format!("no kernel has number {index}")))?;
+            relocation.name = ModuleRelocTarget::from(*id);
+            return Ok(());
+        }
+        _ => return Ok(()),
     };
     let id = match imported.get(&index) {
         Some(&id) => id,

@@ -60,6 +60,7 @@ pub struct KernelCx<'f> {
     pub status: Value,
     /// Loads of arguments that are not written may move; arguments do not overlap.
     pub movable_loads: bool,
+    arg_list: Value,
     libm: HashMap<usize, FuncRef>,
 }
 
@@ -111,8 +112,14 @@ impl<'f> KernelCx<'f> {
             scratch,
             status,
             movable_loads: true,
+            arg_list,
             libm: HashMap::new(),
         }
+    }
+
+    /// Pointer to the list of arguments.
+    pub fn arg_list(&self) -> Value {
+        self.arg_list
     }
 
     /// The value of a size, i64.

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod cast;
+pub mod composite;
 pub mod context;
 pub mod contract;
 mod contract_build;

@@ -1,6 +1,8 @@
 //! Names of kernels, in XNNPACK's order: dtypes, kind, what is done, shape of the tile, ISA.
 
-use crate::{BinaryFn, Dag, Expr, KernelDesc, LoopKernel, Operand, ReduceFn, UnaryFn, Vectorize};
+use crate::{
+    Arrangement, BinaryFn, Dag, Expr, KernelDesc, LoopKernel, Operand, ReduceFn, UnaryFn, Vectorize,
+};
 use rabot_target::Profile;
 
 /// `f32_gemm_relu_6x8__x86-64-v3`, `f32_loop_add_tanh__aarch64`.
@@ -26,6 +28,8 @@ pub(super) fn kernel_name(desc: &KernelDesc, profile: &Profile) -> String {
             push_functions(&mut name, &kernel.epilogue);
             name.push_str(&format!("_{}x{}", kernel.tile.mr, kernel.tile.nr));
         }
+        // Named after its parts by who joins them.
+        KernelDesc::Composite(_) => {}
     }
     format!("{name}__{}", profile.name)
 }
@@ -42,12 +46,17 @@ fn loop_kind(kernel: &LoopKernel) -> &'static str {
 }
 
 impl KernelDesc {
-    /// What kind of kernel it is: `loop`, `contract`, or `move` if it only moves elements.
+    /// What kind of kernel it is: `loop`, `contract`, `move` if it only moves elements; `chain` or `side`
+    /// if it has parts.
     pub fn kind(&self) -> &'static str {
         match self {
             KernelDesc::Loop(kernel) if is_move(kernel) => "move",
             KernelDesc::Loop(_) => "loop",
             KernelDesc::Contract(_) => "contract",
+            KernelDesc::Composite(kernel) => match kernel.arrangement {
+                Arrangement::Chain => "chain",
+                Arrangement::Side => "side",
+            },
         }
     }
 }
