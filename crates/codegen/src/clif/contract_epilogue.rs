@@ -81,7 +81,7 @@ impl Contraction<'_, '_, '_> {
         let lanes = self.lanes() as i64;
         let zero = self.int(0);
         let (done, step) = (self.variable(zero), self.variable(zero));
-        let width = self.size(width);
+        let extent = self.size(width);
         let mut result = Ok(());
         self.repeat_while(
             |c| {
@@ -91,9 +91,9 @@ impl Contraction<'_, '_, '_> {
             |c| {
                 let at = c.get(done);
                 let column = c.add(corner.column, at);
-                let line = c.ins().udiv(column, width);
-                let start = c.mul(line, width);
-                let end = c.add(start, width);
+                let line = c.line_of(column, width);
+                let start = c.mul(line, extent);
+                let end = c.add(start, extent);
                 let end = c.ins().isub(end, corner.column);
                 let end = c.min(end, corner.columns);
                 let last = c.add_int(at, lanes);
@@ -118,6 +118,24 @@ impl Contraction<'_, '_, '_> {
             },
         );
         result
+    }
+
+    /// The line of a column: `column / width`.
+    fn line_of(&mut self, column: Value, width: Size) -> Value {
+        if let (Size::Const(width), Size::Const(columns)) = (width, self.kernel.n)
+            && width > 0
+            && columns > 0
+            && width.checked_mul(columns).is_some_and(|product| product < 1 << 32)
+        {
+            // The factor is less than `width / 2^32` of its value too large, which adds less than 1 / width to the
+            // quotient of any column: exact.
+            let factor = (1i64 << 32).div_euclid(width) + i64::from((1i64 << 32) % width != 0);
+            let scaled = self.mul_int(column, factor);
+            let bits = self.int(32);
+            return self.ins().ushr(scaled, bits);
+        }
+        let width = self.size(width);
+        self.ins().udiv(column, width)
     }
 
     /// All rows of a vector of columns, or of one column, `at` columns from the corner.
