@@ -12,5 +12,7 @@ mod registry;
 mod check;
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod sound;
 
-pub use registry::{DEFAULT_PIPELINE, PASSES, default_pipeline, default_pipeline_with, pipeline};
+pub use registry::{DEFAULT_PIPELINE, PASSES, default_pipeline, default_pipeline_with, level, pipeline};

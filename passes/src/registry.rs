@@ -9,6 +9,8 @@ pub const PASSES: &[PassInfo] = &[
     canonicalize::algebra::INFO,
     canonicalize::cse::INFO,
     canonicalize::dce::INFO,
+    fuse::qdq::INFO,
+    fuse::reassociate::INFO,
     fuse::fusion::INFO,
     prune::magnitude::INFO,
     quantize::int8::INFO,
@@ -16,8 +18,12 @@ pub const PASSES: &[PassInfo] = &[
     fuse::compact::INFO,
 ];
 
+/// A pass of a pipeline and why it stands there.
+type Line = (&'static str, &'static str);
+
 /// The default pipeline, each pass with its reason.
-const DEFAULT: &[(&str, &str)] = &[
+const DEFAULT: &[Line] = &[
+    ("qdq", "first: folding would make f32 of integer weights"),
     ("cse", "what is there twice is folded once"),
     ("fold", "makes weights and shapes constant: every later rule looks at constants"),
     ("cse", "before rules: a value that is computed twice does not match where it is used once"),
@@ -30,8 +36,51 @@ const DEFAULT: &[(&str, &str)] = &[
     ("group", "last: every rewrite would break up groups"),
 ];
 
+/// The pipelines of `-O0` to `-O3`.
+const LEVELS: [&[Line]; 4] = [
+    // The model as it is: what debugging compares with.
+    &[],
+    // Clean-up that changes no bit, and kernels: for models that are compiled often and run little.
+    &[
+        ("cse", "what is there twice is folded once"),
+        ("fold", "makes weights and shapes constant, which views and kernels need"),
+        ("algebra", "no-op casts and views"),
+        ("dce", "before grouping: an unused user would keep a value out of a kernel"),
+        ("group", "last: every rewrite would break up groups"),
+    ],
+    DEFAULT,
+    // As -O2, and what moves rounding errors with the values.
+    &[
+        ("qdq", "first: folding would make f32 of integer weights"),
+        ("cse", "what is there twice is folded once"),
+        ("fold", "makes weights and shapes constant: every later rule looks at constants"),
+        ("cse", "before rules: a value that is computed twice does not match where it is used once"),
+        ("algebra", "no-op casts and views stand between the operators that rules look for"),
+        ("reassociate", "before `fuse`: it makes the means that norms are recognized by, and fewer weights"),
+        ("cse", "a mean that reassociating took anew is one that is there already"),
+        ("fuse", "while batch norms and activations are still whole"),
+        ("fold", "constants that fusing left to compute"),
+        ("algebra", "identities that fusing made"),
+        ("cse", "equal constants that fusing made"),
+        ("dce", "before grouping: an unused user would keep a value out of a kernel"),
+        ("group", "last: every rewrite would break up groups"),
+    ],
+];
+
 /// The default pipeline as text.
-pub const DEFAULT_PIPELINE: &str = "cse,fold,cse,algebra,fuse,fold,algebra,cse,dce,group";
+pub const DEFAULT_PIPELINE: &str = "qdq,cse,fold,cse,algebra,fuse,fold,algebra,cse,dce,group";
+
+/// The pipeline of an optimization level as text: 0 does nothing, 1 cleans up and groups without changing a bit, 2 is
+/// the default, 3 also reorders sums and products. `None` for other levels.
+///
+/// ```
+/// assert_eq!(rabot_passes::level(0).as_deref(), Some(""));
+/// assert_eq!(rabot_passes::level(2).as_deref(), Some(rabot_passes::DEFAULT_PIPELINE));
+/// ```
+pub fn level(number: u8) -> Option<String> {
+    let lines = LEVELS.get(usize::from(number))?;
+    Some(lines.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(","))
+}
 
 /// Reads a pipeline over [`PASSES`].
 ///
@@ -57,7 +106,7 @@ const CLEAN_UP: usize = 3;
 ///
 /// ```
 /// let text = rabot_passes::default_pipeline_with("prune,quantize");
-/// assert_eq!(text, "cse,fold,cse,algebra,fuse,fold,algebra,prune,quantize,cse,dce,group");
+/// assert_eq!(text, "qdq,cse,fold,cse,algebra,fuse,fold,algebra,prune,quantize,cse,dce,group");
 /// ```
 pub fn default_pipeline_with(passes: &str) -> String {
     let names: Vec<&str> = DEFAULT.iter().map(|(name, _)| *name).collect();
@@ -84,6 +133,18 @@ mod tests {
         assert_eq!(default_pipeline().to_string(), DEFAULT_PIPELINE);
         assert_eq!(pipeline(DEFAULT_PIPELINE).unwrap().to_string(), DEFAULT_PIPELINE);
         assert_eq!(default_pipeline().passes().len(), DEFAULT.len());
+    }
+
+    #[test]
+    fn levels_are_pipelines() {
+        let levels: Vec<String> = (0..=3).map(|number| level(number).unwrap()).collect();
+        for text in &levels {
+            assert_eq!(pipeline(text).unwrap().to_string(), *text);
+        }
+        assert_eq!(levels[2], DEFAULT_PIPELINE);
+        let bitwise = pipeline(&levels[1]).unwrap();
+        assert!(bitwise.passes().iter().all(|pass| pass.exactness() == rabot_rewrite::Exactness::Bitwise));
+        assert_eq!(level(4), None);
     }
 
     #[test]

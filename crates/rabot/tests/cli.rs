@@ -251,6 +251,12 @@ fn lists_are_complete() {
         assert!(names.contains(&pass), "{pass}");
     }
     assert!(done(&["passes"]).contains("bitwise"));
+    let rules = json(&["passes", "--rules", "--json"]);
+    for rule in rules["rules"].as_array().unwrap() {
+        assert!(rule["identity"].as_str().is_some_and(|text| !text.is_empty()), "{rule}");
+        assert!(matches!(rule["valid"].as_str(), Some("always" | "finite values")), "{rule}");
+    }
+    assert!(done(&["passes", "--rules"]).contains("x * 1 = x"));
     let targets = json(&["targets", "--json"]);
     let host = targets["targets"].as_array().unwrap().iter().find(|t| t["name"] == "host").unwrap();
     assert_eq!(host["runs_here"], true);
@@ -334,6 +340,8 @@ fn options_that_make_no_sense_are_named() {
     run(&["--pipeline", "plane"], &["plane", "fold"]);
     run(&["--pipeline", "fold{depth=3}"], &["depth", "fold"]);
     run(&["--pipeline", "fold{"], &["fold{"]);
+    run(&["-O4"], &["4", "0..=3"]);
+    run(&["-O1", "--pipeline", "fold"], &["-O", "--pipeline"]);
     run(&["--precision", "bf16"], &["bf16"]);
     run(&["--threads", "0"], &["--threads"]);
     run(&["--target", foreign()], &[foreign()]);
@@ -384,6 +392,15 @@ fn a_reader_that_goes_away_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn optimization_levels_are_pipelines() {
+    let emitted = |more: &[&str]| done(&[&["compile", MODEL, "--emit", "text"][..], more].concat());
+    assert_eq!(emitted(&["-O0"]), emitted(&["--pipeline", ""]));
+    assert_eq!(emitted(&["-O2"]), emitted(&[]));
+    assert_ne!(emitted(&["-O1"]), emitted(&["-O2"]));
+    done(&["compare", MODEL, "--random", "1", "-O3"]);
 }
 
 #[test]

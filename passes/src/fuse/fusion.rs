@@ -22,7 +22,7 @@
 //! output "y" = %4
 //! ```
 
-use super::{affine, composite};
+use super::{affine, before, composite};
 use rabot_ir::Graph;
 use rabot_rewrite::{
     Exactness, Pass, PassCx, PassError, PassInfo, PatternError, Report, RuleInfo, Rules, Valid,
@@ -55,7 +55,7 @@ impl Pass for Fuse {
     }
 
     fn summary(&self) -> &'static str {
-        "fold batch norms, scales and shifts into weights; recognize LayerNormalization, Gelu and HardSwish"
+        "fold batch norms, scales and shifts into weights; recognize norms, softmax, attention and activations"
     }
 
     fn exactness(&self) -> Exactness {
@@ -64,7 +64,7 @@ impl Pass for Fuse {
 
     fn rules(&self) -> Vec<RuleInfo> {
         // Operators first: a Gelu is recognized by the 0.5 that `affine` would fold into weights.
-        [composite::RULES, affine::RULES].concat()
+        [composite::rules(), affine::RULES.to_vec(), before::RULES.to_vec()].concat()
     }
 
     fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {

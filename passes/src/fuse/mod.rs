@@ -1,7 +1,10 @@
 //! Passes that make fewer nodes, or fewer kernels, of many.
 
 mod affine;
+mod before;
 pub mod compact;
 mod composite;
 pub mod fusion;
 pub mod group;
+pub mod qdq;
+pub mod reassociate;

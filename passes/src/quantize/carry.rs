@@ -56,7 +56,7 @@ fn dequantized(graph: &Graph, value: Option<Value>) -> Option<Dequantized> {
 /// Moves and cancels wherever it can be done.
 ///
 /// **Errors**: an operator refuses integers.
-pub(super) fn carry(
+pub(crate) fn carry(
     graph: &mut Graph,
     names: &mut HashSet<Arc<str>>,
     cx: &PassCx<'_>,

@@ -1,6 +1,6 @@
 //! Quantization: layers that compute in integers.
 
 mod calibrate;
-mod carry;
+pub(crate) mod carry;
 pub mod int8;
 mod layers;

@@ -352,7 +352,7 @@ ops! {
     ArgReduce,
     /// `BatchNormalization`.
     BatchNormalization,
-    /// `LayerNormalization`.
+    /// `LayerNormalization`, `RMSNormalization`.
     LayerNormalization,
     /// `LRN`.
     Lrn,

@@ -4,6 +4,8 @@
 //!   per channel. `training_mode` must be 0; `momentum` has no meaning then.
 //! - `LayerNormalization`: X normalized to mean 0 and variance 1 over the axes from `axis` on, times Scale,
 //!   plus B; both broadcast to X. The optional outputs Mean and InvStdDev do not exist here.
+//! - `RMSNormalization`: X / √(mean(X²) + ε) over the axes from `axis` on, times scale, which broadcasts to X. The
+//!   result has the dtype of X here.
 //! - `LRN`: X `[N, C, …]` → y = x / (bias + alpha / size · Σ x²)^beta, summed over the `size` channels around
 //!   the element, ⌊(size − 1)/2⌋ of them before it.
 //!
@@ -11,9 +13,10 @@
 //! rounded once, whatever `stash_type` says.
 //! **Source**: <https://onnx.ai/onnx/operators/onnx__BatchNormalization.html>,
 //! <https://onnx.ai/onnx/operators/onnx__LayerNormalization.html>,
+//! <https://onnx.ai/onnx/operators/onnx__RMSNormalization.html>,
 //! <https://onnx.ai/onnx/operators/onnx__LRN.html>.
 //! **Opsets**: `BatchNormalization` 1, 6, 7, 9 (drop `spatial`), 14 (`training_mode`), 15 (mixed dtypes);
-//! `LayerNormalization` 17; `LRN` 1, 13 (bf16).
+//! `LayerNormalization` 17; `RMSNormalization` 23; `LRN` 1, 13 (bf16).
 
 use super::dense::{broadcast_strides, filled, is_real, output_type, require_broadcast_to, strided_offset};
 use super::util::{arity, expect_dtype, known_attrs, normalize_axis, optional, required, required_tensor};
@@ -92,19 +95,21 @@ impl OpDef for BatchNormalization {
     }
 }
 
-/// `LayerNormalization`: operands X, Scale, optional B.
+/// `LayerNormalization`: operands X, Scale, optional B; or `RMSNormalization`: operands X, scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerNormalization {
     /// First normalized axis.
     pub axis: i64,
     /// Added to the variance.
     pub epsilon: f32,
+    /// Whether the mean is taken away: true for `LayerNormalization`, false for `RMSNormalization`.
+    pub centered: bool,
 }
 
 impl OpDef for LayerNormalization {
-    const NAMES: &'static [&'static str] = &["LayerNormalization"];
+    const NAMES: &'static [&'static str] = &["LayerNormalization", "RMSNormalization"];
 
-    fn from_attrs(_name: &str, attrs: &Attrs) -> Result<Self, OpError> {
+    fn from_attrs(name: &str, attrs: &Attrs) -> Result<Self, OpError> {
         known_attrs(attrs, &["axis", "epsilon", "stash_type"])?;
         let stash_type = attrs.int("stash_type", 1)?;
         if stash_type != 1 {
@@ -114,11 +119,15 @@ impl OpDef for LayerNormalization {
                 reason: "only 1 (f32) is supported".to_owned(),
             });
         }
-        Ok(LayerNormalization { axis: attrs.int("axis", -1)?, epsilon: attrs.float("epsilon", 1e-5)? })
+        Ok(LayerNormalization {
+            axis: attrs.int("axis", -1)?,
+            epsilon: attrs.float("epsilon", 1e-5)?,
+            centered: name == "LayerNormalization",
+        })
     }
 
     fn name(&self) -> &'static str {
-        "LayerNormalization"
+        if self.centered { "LayerNormalization" } else { "RMSNormalization" }
     }
 
     fn attrs(&self) -> Attrs {
@@ -126,7 +135,7 @@ impl OpDef for LayerNormalization {
     }
 
     fn infer(&self, inputs: &[Option<&Fact>], cx: &mut InferCx) -> Result<Vec<Fact>, OpError> {
-        arity(inputs, 2, 3)?;
+        arity(inputs, 2, if self.centered { 3 } else { 2 })?;
         let x = required(inputs, 0, "X")?;
         expect_dtype(0, x.dtype(), FLOATS, is_real)?;
         normalize_axis(self.axis, x.rank())?;
@@ -145,7 +154,7 @@ impl OpDef for LayerNormalization {
         let axis = normalize_axis(self.axis, shape.len())?;
         let len = shape[axis..].iter().product::<usize>().max(1);
         for y in y.chunks_exact_mut(len) {
-            let mean = y.iter().sum::<f64>() / len as f64;
+            let mean = if self.centered { y.iter().sum::<f64>() / len as f64 } else { 0.0 };
             let variance = y.iter().map(|y| (y - mean) * (y - mean)).sum::<f64>() / len as f64;
             let deviation = (variance + f64::from(self.epsilon)).sqrt();
             y.iter_mut().for_each(|y| *y = (*y - mean) / deviation);
@@ -269,6 +278,15 @@ mod tests {
         assert!(eval(&op("LayerNormalization", attrs), &[&x, &f32s(&[3, 1], &[0.; 3])]).is_err());
         let stash = Attrs::new().with("stash_type", Attr::Int(10));
         assert!(LayerNormalization::from_attrs("LayerNormalization", &stash).is_err());
+    }
+
+    #[test]
+    fn rms_normalization_keeps_the_mean() {
+        let attrs = Attrs::new().with("axis", Attr::Int(1)).with("epsilon", Attr::Float(0.0));
+        let (x, scale) = (f32s(&[2, 2], &[1., 7., 2., 14.]), f32s(&[2], &[5., 10.]));
+        let norm = op("RMSNormalization", attrs);
+        assert_eq!(values(&norm, &[&x, &scale]), [1., 14., 1., 14.]);
+        assert!(eval(&norm, &[&x, &scale, &scale]).is_err());
     }
 
     #[test]

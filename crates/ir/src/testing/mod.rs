@@ -108,7 +108,7 @@ const RECIPES: &[(Recipe, &[&str])] = &[
     ),
     (reduce::arg_reduce, &["ArgMax", "ArgMin"]),
     (reduce::batch_norm, &["BatchNormalization"]),
-    (reduce::layer_norm, &["LayerNormalization"]),
+    (reduce::layer_norm, &["LayerNormalization", "RMSNormalization"]),
     (reduce::lrn, &["LRN"]),
     (reduce::softmax, &["Softmax", "LogSoftmax"]),
     (quant::quantize, &["QuantizeLinear"]),

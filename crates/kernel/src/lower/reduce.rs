@@ -234,7 +234,7 @@ impl RowKernel<'_> {
             Op::Softmax(op) => self.softmax(op.log),
             Op::LayerNormalization(op) => {
                 let parameter = |slot: usize| inputs.get(slot).copied().flatten();
-                self.layer_norm(parameter(1), parameter(2), op.epsilon);
+                self.layer_norm(op.centered, parameter(1), parameter(2), op.epsilon);
             }
             other => unreachable!("{} is not a reduction", other.name()),
         }
@@ -406,8 +406,8 @@ impl RowKernel<'_> {
         self.finish(dag, result);
     }
 
-    /// `(x - mean) / sqrt(variance + epsilon) * scale + bias`.
-    fn layer_norm(&mut self, scale: Option<Value>, bias: Option<Value>, epsilon: f32) {
+    /// `(x - mean) / sqrt(variance + epsilon) * scale + bias`; the mean is 0 where rows are not centered.
+    fn layer_norm(&mut self, centered: bool, scale: Option<Value>, bias: Option<Value>, epsilon: f32) {
         let dtype = self.dtype;
         let symbolic = self.length.as_const().is_none().then(|| self.frame.size(&self.length));
         let length = self.length.as_const().unwrap_or(1) as f64;
@@ -422,20 +422,25 @@ impl RowKernel<'_> {
             };
             dag.binary(BinaryFn::Div, sum, length)
         };
-        let sum = self.pass(ReduceFn::Sum, |_, x| x);
+        let sum = centered.then(|| self.pass(ReduceFn::Sum, |_, x| x));
+        let centred = |dag: &mut Dag, x: ExprId| match sum {
+            None => x,
+            Some(sum) => {
+                let mean = mean_of(dag, sum);
+                dag.binary(BinaryFn::Sub, x, mean)
+            }
+        };
         let squares = self.pass(ReduceFn::Sum, |dag, x| {
-            let mean = mean_of(dag, sum);
-            let centred = dag.binary(BinaryFn::Sub, x, mean);
+            let centred = centred(dag, x);
             dag.binary(BinaryFn::Mul, centred, centred)
         });
         let (mut dag, x) = self.operand();
-        let mean = mean_of(&mut dag, sum);
+        let centred = centred(&mut dag, x);
         let variance = mean_of(&mut dag, squares);
         let epsilon = dag.constant(dtype, epsilon as f64);
         let shifted = dag.binary(BinaryFn::Add, variance, epsilon);
         let deviation = dag.unary(UnaryFn::Sqrt, shifted);
         let inverse = dag.unary(UnaryFn::Reciprocal, deviation);
-        let centred = dag.binary(BinaryFn::Sub, x, mean);
         let mut result = dag.binary(BinaryFn::Mul, centred, inverse);
         for (value, function) in [(scale, BinaryFn::Mul), (bias, BinaryFn::Add)] {
             let Some(value) = value else { continue };

@@ -165,7 +165,8 @@ fn layer(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     draft.finish_with(vec![Some(y), Some(mean), Some(inverse)])
 }
 
-/// `x / √(mean(x²) + ε) · scale`; the result has the dtype of the scale.
+/// `x / √(mean(x²) + ε) · scale`; the result has the dtype of the scale. The op of the graph where that is the dtype of
+/// x too.
 fn rms(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     draft.check_attrs(&["axis", "epsilon", "stash_type"])?;
     draft.check_inputs(2)?;
@@ -174,6 +175,10 @@ fn rms(mut draft: Draft<'_>) -> Result<Converted, Failure> {
     let (x, scale) = (draft.operand(0, "X")?, draft.operand(1, "scale")?);
     let rank = rank_at_least(&draft, x, 1)?;
     let axes: Vec<i64> = (front(axis, rank)?..rank as i64).collect();
+    if draft.dtype_of(x) == draft.dtype_of(scale) && stash_type(&draft)? != DType::F64 {
+        draft.attrs.remove("stash_type");
+        return draft.finish();
+    }
     let (stash, result) = (stash_dtype(&draft, draft.dtype_of(x))?, draft.dtype_of(scale));
     let wide = draft.cast(x, stash)?;
     let square = draft.node("Mul", &[wide, wide])?;

@@ -29,6 +29,11 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "PASSES", help_heading = COMPILING)]
     pub pipeline: Option<String>,
 
+    /// Optimization level: 0 nothing, 1 clean-up and kernels without changing a bit, 2 the default, 3 also reorders sums
+    #[arg(short = 'O', value_name = "LEVEL", help_heading = COMPILING, conflicts_with = "pipeline",
+          value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub level: Option<u8>,
+
     /// Leave out rules that only hold for finite values; `rabot passes --rules` tells which
     #[arg(long, help_heading = COMPILING)]
     pub strict: bool,
@@ -56,7 +61,8 @@ impl BuildArgs {
         let recipe = self.recipe()?;
         let target = self.target.clone().or(recipe.target).unwrap_or_else(|| "host".to_owned());
         Profile::by_name(&target)?;
-        let pipeline = self.pipeline.clone().or(recipe.pipeline);
+        let level = self.level.and_then(rabot::passes::level);
+        let pipeline = self.pipeline.clone().or(level).or(recipe.pipeline);
         if let Some(text) = &pipeline {
             rabot::passes::pipeline(text)?;
         }
