@@ -36,6 +36,9 @@ pub enum DebugError {
     /// A value cannot be tapped.
     #[error(transparent)]
     Tap(crate::taps::TapError),
+    /// A failure cannot be searched for.
+    #[error("{0}")]
+    Bisect(String),
     /// A case cannot be reduced.
     #[error("{0}")]
     Reduce(String),

@@ -2,6 +2,7 @@
 //!
 //! - [`compare`](compare()): the compiled program against the interpreter, value by value.
 //! - [`trace`](trace()): a pipeline pass by pass, with sizes, times and the error each pass adds.
+//! - [`bisect`]: which step breaks a check.
 //! - [`golden`]: outputs that are kept, and which pass moved them.
 //! - [`reduce`](mod@reduce): the smallest model that still fails.
 //! - [`predict`]: the time of a plan, by a model of the target.
@@ -13,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bisect;
 mod compare;
 mod difference;
 mod error;

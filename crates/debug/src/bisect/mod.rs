@@ -1,0 +1,304 @@
+//! Which step breaks a check: the pass, its rewrite, the first tensor, the quantization parameter, or the kernel.
+//!
+//! Every change of a pipeline goes through a gate, so the graph after the first `n` changes can be had for any `n`. With
+//! none the check holds, with all it fails, and halving finds two neighbours between which it turns: that change is a
+//! culprit, whether the effect is monotone or not. It is left out and the search begins anew, until the check holds.
+//! A change that is harmless by itself is reported with the earlier one that it breaks together with.
+//!
+//! What the interpreter finds right and the compiled program wrong is the kernels': each value that a kernel wrote is
+//! compared with the interpreter's on the operands that the kernel really had, so an error is not blamed on those that
+//! only pass it on.
+//!
+//! Source of the search: Zeller, Hildebrandt, "Simplifying and isolating failure-inducing input", IEEE TSE 28 (2), 2002.
+
+pub mod check;
+mod expr;
+mod kernels;
+mod parameters;
+mod passes;
+mod values;
+
+pub use check::Check;
+pub use expr::{Expression, ExpressionError};
+pub use kernels::KernelCulprit;
+pub use parameters::Parameter;
+pub use passes::RewriteCulprit;
+pub use values::FirstTensor;
+
+use crate::measure::compile;
+use crate::{DebugError, Tensors};
+use check::{Judge, Judged};
+use rabot_ir::{Graph, interp};
+use rabot_kernel::Staged;
+use rabot_rewrite::{Admit, Exactness, Gate, PassCx, Pipeline, RewriteKey, Step};
+use rabot_runtime::{Program, Session};
+use rabot_target::Profile;
+use serde::Serialize;
+use std::cell::Cell;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// The interpreter takes part in the search up to this time for one evaluation of the original.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Changes a plan before code is made of it.
+pub type EditPlan = dyn Fn(&mut Staged);
+
+/// What fails.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// The model as imported.
+    pub graph: &'a Graph,
+    /// The passes.
+    pub pipeline: &'a Pipeline,
+    /// Input sets for passes that calibrate; empty for none.
+    pub calibration: &'a [Tensors],
+    /// Leave out rules that only hold for finite values.
+    pub strict: bool,
+    /// Inputs; the check has to hold on every set.
+    pub inputs: &'a [Tensors],
+    /// Machine to compile for.
+    pub profile: &'a Profile,
+    /// What outputs have to be like.
+    pub check: &'a Check,
+    /// Applied to every plan; how a drill makes a wrong kernel.
+    pub edit_plan: Option<&'a EditPlan>,
+}
+
+impl fmt::Debug for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subject({}, {})", self.graph.name, self.pipeline)
+    }
+}
+
+/// What evaluates graphs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The reference.
+    Interpreter,
+    /// Compiled programs.
+    Compiled,
+}
+
+/// What was tried against the failure, and how it went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Remedy {
+    /// In words: what to leave out.
+    pub text: String,
+    /// The rewrites that it leaves out, as `RULE@NODE`.
+    pub without: Vec<String>,
+    /// Largest error of an output relative to its largest magnitude, before.
+    pub before: f64,
+    /// The same with the remedy.
+    pub after: f64,
+    /// True if the check holds with it.
+    pub holds: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bisection {
+    /// True if the check fails at all.
+    pub fails: bool,
+    /// What the search evaluated graphs with.
+    pub engine: Engine,
+    /// Why.
+    pub engine_reason: String,
+    /// Largest relative error of an output of the compiled program.
+    pub error: f64,
+    /// Changes that the pipeline makes.
+    pub changes: usize,
+    /// Rewrites at fault, in the order in which they were found.
+    pub rewrites: Vec<RewriteCulprit>,
+    /// Kernels at fault, in the order of the run.
+    pub kernels: Vec<KernelCulprit>,
+    /// True if no culprit needs another rewrite to break the check.
+    pub monotone: bool,
+    /// What was tried.
+    pub remedy: Option<Remedy>,
+    /// What is left if not everything was explained.
+    pub unexplained: Option<String>,
+    /// Graphs that were evaluated.
+    pub evaluations: usize,
+    /// Time of the search.
+    pub seconds: f64,
+}
+
+/// A graph after some of the changes of the pipeline.
+pub(crate) struct Trial {
+    /// The graph, or why it could not be made.
+    pub graph: Result<Graph, String>,
+    /// The changes made.
+    pub keys: Vec<RewriteKey>,
+    /// What each pass did.
+    pub steps: Vec<Step>,
+}
+
+/// Evaluates trials.
+pub(crate) struct Lab<'a> {
+    pub subject: Subject<'a>,
+    pub judge: Judge<'a>,
+    evaluations: Cell<usize>,
+}
+
+impl Lab<'_> {
+    /// The graph after the changes that are let through.
+    pub fn trial(&self, admit: Admit) -> Trial {
+        let subject = &self.subject;
+        let gate = Gate::new(admit);
+        let calibration = (!subject.calibration.is_empty()).then_some(subject.calibration);
+        let cx = PassCx { calibration, strict: subject.strict, gate: Some(&gate) };
+        let mut graph = subject.graph.clone();
+        let outcome = subject.pipeline.run(&mut graph, &cx, &mut |_, _| {});
+        let keys = gate.admitted();
+        match outcome {
+            Ok(steps) => Trial { graph: Ok(graph), keys, steps },
+            Err(error) => Trial { graph: Err(error.to_string()), keys, steps: Vec::new() },
+        }
+    }
+
+    /// The check on a graph. A graph that cannot be evaluated fails it.
+    pub fn judged(&self, graph: &Graph, engine: Engine) -> Judged {
+        self.evaluations.set(self.evaluations.get() + 1);
+        match engine {
+            Engine::Interpreter => {
+                self.judge.all(&|set| interp::run(graph, set).map_err(|error| error.to_string()))
+            }
+            Engine::Compiled => match self.session(graph) {
+                Ok(session) => self.judge.all(&|set| session.run(set).map_err(|error| error.to_string())),
+                Err(error) => Judged::failed(error.to_string()),
+            },
+        }
+    }
+
+    /// The check on a trial.
+    pub fn try_out(&self, trial: &Trial, engine: Engine) -> Judged {
+        match &trial.graph {
+            Ok(graph) => self.judged(graph, engine),
+            Err(error) => Judged::failed(error.clone()),
+        }
+    }
+
+    /// A program of a graph.
+    ///
+    /// **Errors**: it cannot be compiled.
+    pub fn session(&self, graph: &Graph) -> Result<Session, DebugError> {
+        Ok(Session::new(&self.program(graph)?)?)
+    }
+
+    fn program(&self, graph: &Graph) -> Result<Program, DebugError> {
+        let profile = self.subject.profile;
+        let Some(edit) = self.subject.edit_plan else { return compile(graph, profile) };
+        let mut staged = rabot_kernel::stages(graph, profile)?;
+        edit(&mut staged);
+        Ok(Program::new(staged, profile)?)
+    }
+}
+
+/// Finds what breaks the check.
+///
+/// **Errors**: the original cannot be evaluated or fails the check itself, or a check by tolerance is asked for where a
+/// pass changes what the model computes.
+pub fn bisect(subject: Subject<'_>) -> Result<Bisection, DebugError> {
+    let started = Instant::now();
+    refuse_tolerance(&subject)?;
+    let first = subject.inputs.first().ok_or_else(|| DebugError::Bisect("there are no inputs".to_owned()))?;
+    let timed = Instant::now();
+    interp::run(subject.graph, first).map_err(|error| DebugError::interp("the model as imported", error))?;
+    let slow = timed.elapsed() > SLOW;
+    let judge = Judge::new(subject.graph, subject.inputs, subject.check)?;
+    let lab = Lab { subject, judge, evaluations: Cell::new(0) };
+    let original = lab.judge.original()?;
+    if !original.holds {
+        let why = original.why.unwrap_or_default();
+        return Err(DebugError::Bisect(format!("the check fails for the model as imported: {why}")));
+    }
+    let full = lab.trial(Admit::Without(Default::default()));
+    let compiled = lab.try_out(&full, Engine::Compiled);
+    let mut found = Bisection {
+        fails: !compiled.holds,
+        engine: Engine::Interpreter,
+        engine_reason: "it is fast enough".to_owned(),
+        error: compiled.error,
+        changes: full.keys.len(),
+        rewrites: Vec::new(),
+        kernels: Vec::new(),
+        monotone: true,
+        remedy: None,
+        unexplained: None,
+        evaluations: 0,
+        seconds: 0.0,
+    };
+    let interpreted = lab.try_out(&full, Engine::Interpreter);
+    found.fails |= !interpreted.holds;
+    if !interpreted.holds {
+        choose_engine(&lab, slow, &mut found);
+        passes::search(&lab, &full, &mut found);
+    }
+    if found.fails {
+        kernels::search(&lab, &mut found)?;
+        remedy(&lab, &compiled, &mut found);
+    }
+    found.evaluations = lab.evaluations.get();
+    found.seconds = started.elapsed().as_secs_f64();
+    Ok(found)
+}
+
+/// A pass that changes what is computed cannot be held to rounding.
+fn refuse_tolerance(subject: &Subject<'_>) -> Result<(), DebugError> {
+    let changes = |exactness: Exactness| matches!(exactness, Exactness::Changes(_));
+    let pass = subject.pipeline.passes().iter().find(|pass| changes(pass.exactness()));
+    match (subject.check, pass) {
+        (Check::Tolerance, Some(pass)) => Err(DebugError::Bisect(format!(
+            "pass `{}` {}, so outputs are not those of the model; say what they have to be like, with a check or a metric",
+            pass.name(),
+            pass.exactness()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Compiled programs do where the interpreter is slow, once they are cleared on the original.
+fn choose_engine(lab: &Lab<'_>, slow: bool, found: &mut Bisection) {
+    if !slow {
+        return;
+    }
+    let cleared = lab.judged(lab.subject.graph, Engine::Compiled).holds;
+    found.engine = if cleared { Engine::Compiled } else { Engine::Interpreter };
+    found.engine_reason = if cleared {
+        "the interpreter is slow, and the original passes the check when it is compiled".to_owned()
+    } else {
+        "the original fails the check when it is compiled".to_owned()
+    };
+}
+
+/// Leaves out what is at fault, and measures.
+fn remedy(lab: &Lab<'_>, before: &Judged, found: &mut Bisection) {
+    let keys: Vec<RewriteKey> = found.rewrites.iter().map(|culprit| culprit.key.clone()).collect();
+    if !keys.is_empty() {
+        let trial = lab.trial(Admit::Without(keys.iter().cloned().collect()));
+        let after = lab.try_out(&trial, Engine::Compiled);
+        found.remedy = Some(told(&keys, before, &after));
+        return;
+    }
+    kernels::remedy(lab, before, found);
+}
+
+/// A remedy that leaves out these rewrites.
+pub(crate) fn told(keys: &[RewriteKey], before: &Judged, after: &Judged) -> Remedy {
+    let one = |key: &RewriteKey| match key.rule.as_str() {
+        "int8" => format!("keep `{}` in f32", key.node),
+        rule => format!("leave out `{rule}` at `{}`", key.node),
+    };
+    Remedy {
+        text: keys.iter().map(one).collect::<Vec<_>>().join(" and "),
+        without: keys.iter().map(|key| format!("{}@{}", key.rule, key.node)).collect(),
+        before: before.error,
+        after: after.error,
+        holds: after.holds,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Which scale or zero point is wrong.
+//!
+//! The right ones follow from the values that are quantized: an activation's from its range on the given inputs, a
+//! weight's from the largest magnitude. Each is put in the place of the one that the graph has, one at a time, then a
+//! scale with its zero point; the first with which the check holds is the wrong one.
+
+use super::{Engine, Lab};
+use rabot_ir::{Graph, Node, NodeId, Op, Value};
+use rabot_tensor::{DType, Tensor};
+use serde::Serialize;
+use std::collections::{BTreeSet, HashMap};
+
+/// Numbers that are shown of a parameter.
+const SHOWN: usize = 8;
+
+/// Parameters closer than this are not told apart.
+const SAME: f64 = 1e-3;
+
+/// A quantization parameter that is wrong.
+#[derive(Clone, Debug, Serialize)]
+pub struct Parameter {
+    /// Name of the constant.
+    pub name: String,
+    /// What it is: `scale`, `zero point` or `scale and zero point`, of which value.
+    pub role: String,
+    /// What it is now; the first elements.
+    pub value: Vec<f64>,
+    /// What it should be, in the same order.
+    pub right: Vec<f64>,
+    /// Elements of `value` that differ.
+    pub differing: usize,
+    /// Largest relative error of an output with the right one.
+    pub error: f64,
+    /// True if the check holds with the right one.
+    pub holds: bool,
+}
+
+/// A scale and zero point, and what is right.
+struct Pair {
+    scale: Value,
+    zero: Option<Value>,
+    of: String,
+    right_scale: Tensor,
+    right_zero: Option<Tensor>,
+}
+
+/// The parameter that is wrong in `after`. `seen` are the values of `before`.
+pub(crate) fn find(
+    lab: &Lab<'_>,
+    before: &Graph,
+    seen: &HashMap<String, Tensor>,
+    after: &Graph,
+) -> Option<Parameter> {
+    let mut best: Option<Parameter> = None;
+    for pair in pairs(before, seen, after) {
+        let scale = (pair.scale, pair.right_scale.clone(), "scale");
+        let zero = pair.zero.zip(pair.right_zero.clone()).map(|(v, t)| (v, t, "zero point"));
+        let both: Vec<_> = std::iter::once(scale.clone()).chain(zero.clone()).collect();
+        let wrong = |set: &[(Value, Tensor, &str)]| set.iter().all(|(v, t, _)| differs(after, *v, t) > 0);
+        let sets = [vec![scale], zero.into_iter().collect(), both];
+        for set in sets.into_iter().filter(|set| !set.is_empty() && wrong(set)) {
+            let mut graph = after.clone();
+            set.iter().for_each(|(value, tensor, _)| replace(&mut graph, *value, tensor));
+            let judged = lab.judged(&graph, Engine::Interpreter);
+            let found = told(after, &pair.of, &set, judged.error, judged.holds);
+            if judged.holds {
+                return found;
+            }
+            if best.as_ref().is_none_or(|best| judged.error < best.error) {
+                best = found;
+            }
+        }
+    }
+    // One that changes next to nothing is not what is wrong.
+    let now = lab.judged(after, Engine::Interpreter).error;
+    best.filter(|best| best.error < 0.5 * now)
+}
+
+fn told(
+    graph: &Graph,
+    of: &str,
+    set: &[(Value, Tensor, &str)],
+    error: f64,
+    holds: bool,
+) -> Option<Parameter> {
+    let (value, right, _) = set.first()?;
+    let roles: Vec<&str> = set.iter().map(|(_, _, role)| *role).collect();
+    let now = graph.constant(*value)?.to_f64s();
+    let right_values = right.to_f64s();
+    let off: Vec<usize> = (0..now.len()).filter(|&at| apart(now.get(at), right_values.get(at))).collect();
+    let take = |values: &[f64]| off.iter().take(SHOWN).filter_map(|&at| values.get(at)).copied().collect();
+    Some(Parameter {
+        name: graph.value_name(*value).to_string(),
+        role: format!("{} of `{of}`", roles.join(" and ")),
+        value: take(&now),
+        right: take(&right_values),
+        differing: off.len(),
+        error,
+        holds,
+    })
+}
+
+fn apart(now: Option<&f64>, right: Option<&f64>) -> bool {
+    now.zip(right).is_none_or(|(a, b)| (a - b).abs() > SAME * b.abs().max(1e-12))
+}
+
+/// Elements of a constant that are not what is right.
+fn differs(graph: &Graph, value: Value, right: &Tensor) -> usize {
+    let Some(now) = graph.constant(value).filter(|now| now.shape() == right.shape()) else { return 0 };
+    let (now, right) = (now.to_f64s(), right.to_f64s());
+    (0..now.len()).filter(|&at| apart(now.get(at), right.get(at))).count()
+}
+
+/// Puts a constant in the place of another wherever that is used.
+fn replace(graph: &mut Graph, old: Value, tensor: &Tensor) {
+    let name = format!("{} (right)", graph.value_name(old));
+    let new = graph.add_constant(&name, tensor.clone());
+    graph.replace_value(old, new);
+}
+
+/// Scales and zero points of `after`, each pair once, in order.
+fn pairs(before: &Graph, seen: &HashMap<String, Tensor>, after: &Graph) -> Vec<Pair> {
+    let mut found: Vec<Pair> = Vec::new();
+    let mut known: BTreeSet<Value> = BTreeSet::new();
+    for id in after.topological().unwrap_or_default() {
+        let node = after.node(id);
+        let input = |slot: usize| node.inputs.get(slot).copied().flatten();
+        let pair = match &node.op {
+            Op::QuantizeLinear(_) => input(0).and_then(|x| {
+                let name = after.value_name(x);
+                activation(after, input(1)?, input(2), name, seen.get(&**name)?)
+            }),
+            Op::DequantizeLinear(_) => node
+                .outputs
+                .first()
+                .and_then(|y| activation(after, input(1)?, input(2), &y.name, seen.get(&*y.name)?)),
+            Op::QLinearConv(_) | Op::QLinearMatMul(_) => weight(before, after, id),
+            _ => None,
+        };
+        found.extend(pair.filter(|pair| known.insert(pair.scale)));
+    }
+    found
+}
+
+fn activation(graph: &Graph, scale: Value, zero: Option<Value>, name: &str, values: &Tensor) -> Option<Pair> {
+    let dtype = zero.map_or(DType::U8, |zero| graph.fact(zero).dtype());
+    let (low, high) = match dtype {
+        DType::U8 => (0.0, 255.0),
+        DType::I8 => (-128.0, 127.0),
+        _ => return None,
+    };
+    if graph.constant(scale)?.len() != 1 || !values.dtype().is_float() {
+        return None;
+    }
+    let finite = values.to_f64s().into_iter().filter(|v| v.is_finite());
+    let (min, max) = finite.fold((0f64, 0f64), |(min, max), v| (min.min(v), max.max(v)));
+    let right = if max > min { (max - min) / (high - low) } else { return None };
+    let point = (low - min / right).round().clamp(low, high);
+    let like = |value: Value, number: f64| {
+        let now = graph.constant(value)?;
+        Some(Tensor::from_f64s(now.dtype(), now.shape(), &vec![number; now.len()]))
+    };
+    Some(Pair {
+        scale,
+        zero,
+        of: name.to_owned(),
+        right_scale: like(scale, right)?,
+        right_zero: zero.and_then(|zero| like(zero, point)),
+    })
+}
+
+/// The scale of the weights of a layer: largest magnitude of the floats over that of the integers.
+fn weight(before: &Graph, after: &Graph, id: NodeId) -> Option<Pair> {
+    let node = after.node(id);
+    let constant = |slot: usize| node.inputs.get(slot).copied().flatten().and_then(|v| after.constant(v));
+    let (weights, scales) = (constant(3)?, constant(4)?);
+    let layer = before.node_ids().map(|id| before.node(id)).find(|old| old.name == node.name)?;
+    let floats = float_weights(before, layer)?;
+    if floats.len() != weights.len() {
+        return None;
+    }
+    let channels = scales.len();
+    let last = matches!(node.op, Op::QLinearMatMul(_));
+    // Weights of a Gemm may lie transposed.
+    let transposed = floats.shape() != weights.shape();
+    let along = |tensor: &Tensor, last: bool| {
+        let values = tensor.to_f64s();
+        let per = values.len() / channels.max(1);
+        let channel = |at: usize| if last { at % channels.max(1) } else { at / per.max(1) };
+        let mut most = vec![0f64; channels];
+        for (at, value) in values.iter().enumerate() {
+            if let Some(most) = most.get_mut(channel(at)) {
+                *most = most.max(value.abs());
+            }
+        }
+        most
+    };
+    let (float, integer) = (along(&floats, last != transposed), along(weights, last));
+    let right: Vec<f64> =
+        float.iter().zip(&integer).map(|(f, q)| if *q > 0.0 { f / q } else { 1.0 }).collect();
+    let now = scales.to_f64s();
+    // A coarse integer grid tells the scale only so well: keep what agrees within a step.
+    let near = |(&now, (&right, &q)): (&f64, (&f64, &f64))| {
+        if q == 0.0 || (now - right).abs() <= right / q { now } else { right }
+    };
+    let right: Vec<f64> = now.iter().zip(right.iter().zip(&integer)).map(near).collect();
+    Some(Pair {
+        scale: node.inputs.get(4).copied().flatten()?,
+        zero: None,
+        of: format!("{} (weights)", node.name),
+        right_scale: Tensor::from_f64s(scales.dtype(), scales.shape(), &right),
+        right_zero: None,
+    })
+}
+
+/// The constant weights of a layer in floats.
+fn float_weights<'g>(graph: &'g Graph, layer: &Node) -> Option<&'g Tensor> {
+    let constants = layer.inputs.iter().flatten().filter_map(|&value| graph.constant(value));
+    constants.max_by_key(|tensor| tensor.len())
+}

@@ -1,0 +1,62 @@
+use super::*;
+use rabot_ir::text::parse;
+use rabot_tensor::Tensor;
+
+const TEXT: &str = "model \"m\" input %0 \"x\" : f32[2,5]
+    %1 = Constant [2.0] : f32[1] \"two\"
+    %2 = Mul(%0, %1) \"double\"
+    %3 = Exp(%2) \"grow\"
+    output \"y\" = %3";
+
+fn inputs() -> Vec<Tensors> {
+    let x = Tensor::from_vec(&[2, 5], (0..10).map(|v| v as f32 / 10.0).collect());
+    vec![Tensors::from_iter([("x".to_owned(), x)])]
+}
+
+fn found(edit_plan: Option<&EditPlan>, check: &Check) -> Result<Bisection, DebugError> {
+    let (graph, pipeline) = (parse(TEXT).unwrap(), rabot_passes::default_pipeline());
+    let (inputs, profile) = (inputs(), Profile::host().unwrap());
+    bisect(Subject {
+        graph: &graph,
+        pipeline: &pipeline,
+        calibration: &[],
+        strict: false,
+        inputs: &inputs,
+        profile: &profile,
+        check,
+        edit_plan,
+    })
+}
+
+#[test]
+fn what_is_right_has_no_culprit() {
+    let found = found(None, &Check::Tolerance).unwrap();
+    assert!(!found.fails && found.rewrites.is_empty() && found.kernels.is_empty(), "{found:?}");
+}
+
+#[test]
+fn a_check_that_the_model_fails_itself_is_refused() {
+    let check = Check::Expression(Expression::parse("max(\"y\") < 0").unwrap());
+    let error = found(None, &check).unwrap_err().to_string();
+    assert!(error.contains("fails for the model as imported"), "{error}");
+}
+
+#[test]
+fn a_kernel_that_stops_early_is_named() {
+    use rabot_kernel::{KernelDesc, Size, Work};
+    let short = |staged: &mut Staged| {
+        for stage in &mut staged.stages {
+            let Work::Kernels(plan) = &mut stage.work else { continue };
+            for kernel in &mut plan.kernels {
+                let KernelDesc::Loop(kernel) = kernel else { continue };
+                if let Some(Size::Const(extent)) = kernel.outer.last_mut() {
+                    *extent -= 1;
+                }
+            }
+        }
+    };
+    let found = found(Some(&short), &Check::Tolerance).unwrap();
+    assert!(found.fails && found.rewrites.is_empty(), "{found:?}");
+    assert_eq!(found.kernels.len(), 1);
+    assert_eq!(found.kernels[0].value, "y", "{found:?}");
+}
