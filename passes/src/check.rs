@@ -101,7 +101,11 @@ pub(crate) fn random_inputs(graph: &Graph, seed: u64) -> Tensors {
     let value = |fact: &Fact, at: u64| -> Tensor {
         let dims = fact.shape().iter().map(|d| d.eval(&|name| sizes.get(name).copied()).unwrap() as usize);
         let shape: Vec<usize> = dims.collect();
-        let (lo, hi) = if fact.dtype() == DType::Bool { (0.0, 2.0) } else { (-3.0, 3.0) };
+        let (lo, hi) = match fact.dtype() {
+            DType::Bool => (0.0, 2.0),
+            dtype if dtype.is_unsigned_int() => (0.0, 9.0),
+            _ => (-3.0, 3.0),
+        };
         random_tensor(fact.dtype(), &shape, 97 * seed + at, lo, hi).unwrap()
     };
     let inputs = graph.inputs().iter().zip(0..);

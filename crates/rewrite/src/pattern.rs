@@ -10,6 +10,7 @@
 //! | `A\|B(…)` | a node of one of these ops |
 //! | `n:Op(…)` | the same, and names the node; `?n` elsewhere is its value |
 //! | `[p]` | an optional operand: absent, or matching `p` |
+//! | `...` | last: any number of further operands, which bind nothing |
 //!
 //! Two operands of `Add`, `Mul`, `Max`, `Min`, `Sum`, `And`, `Or` and `Xor` match in either order.
 
@@ -70,17 +71,48 @@ pub struct Pattern {
     root: Term,
 }
 
+/// A part of a pattern: what a value has to be.
 #[derive(Debug, Clone, PartialEq)]
-enum Term {
-    Any { name: String, constant: bool },
+pub enum Term {
+    /// `?x`, `#x` or `_x`.
+    Any {
+        /// The name; it binds nothing if it starts with `_`.
+        name: String,
+        /// Its contents have to be constant.
+        constant: bool,
+    },
+    /// A one-element constant of this value.
     Number(f64),
-    Node { label: Option<String>, ops: Vec<String>, operands: Vec<Operand> },
+    /// Output 0 of a node.
+    Node {
+        /// Name of the node's value.
+        label: Option<String>,
+        /// The ops, one of which the node has.
+        ops: Vec<String>,
+        /// The operands, in order.
+        operands: Vec<Operand>,
+        /// True if further operands may follow.
+        open: bool,
+    },
 }
 
+/// An operand of a node of a pattern.
 #[derive(Debug, Clone, PartialEq)]
-struct Operand {
-    term: Term,
-    optional: bool,
+pub struct Operand {
+    /// What it has to be, if it is present.
+    pub term: Term,
+    /// It may be absent.
+    pub optional: bool,
+}
+
+impl Term {
+    /// Nodes on the longest way from the term to a value that is no node of it.
+    fn depth(&self) -> usize {
+        match self {
+            Term::Any { .. } | Term::Number(_) => 0,
+            Term::Node { operands, .. } => 1 + operands.iter().map(|o| o.term.depth()).max().unwrap_or(0),
+        }
+    }
 }
 
 /// Where a pattern matched.
@@ -100,7 +132,7 @@ impl Match {
     }
 }
 
-const COMMUTATIVE: [&str; 8] = ["Add", "Mul", "Max", "Min", "Sum", "And", "Or", "Xor"];
+pub(crate) const COMMUTATIVE: [&str; 8] = ["Add", "Mul", "Max", "Min", "Sum", "And", "Or", "Xor"];
 
 impl Pattern {
     /// Reads a pattern.
@@ -140,9 +172,27 @@ impl Pattern {
         }
     }
 
+    /// The term that the whole pattern is; always a node.
+    pub fn root(&self) -> &Term {
+        &self.root
+    }
+
+    /// Ops that the root of a match can have.
+    pub fn root_ops(&self) -> &[String] {
+        match &self.root {
+            Term::Node { ops, .. } => ops,
+            Term::Any { .. } | Term::Number(_) => &[],
+        }
+    }
+
+    /// How many nodes lie on the longest way up from the root of a match, itself included.
+    pub fn depth(&self) -> usize {
+        self.root.depth()
+    }
+
     /// True if a node of this op can be the root of a match.
     pub fn starts_with(&self, op: &Op) -> bool {
-        matches!(&self.root, Term::Node { ops, .. } if ops.iter().any(|name| name == op.name()))
+        self.root_ops().iter().any(|name| name == op.name())
     }
 
     /// The first match with its root at `node`. Uses of interior values elsewhere are not looked at.
@@ -188,7 +238,7 @@ fn matches(term: &Term, graph: &Graph, value: Value, state: Match) -> Vec<Match>
             let close = |a: f64| (a - expected).abs() <= 1e-6 * expected.abs();
             if actual.is_some_and(close) { vec![state] } else { Vec::new() }
         }
-        Term::Node { label, ops, operands } => {
+        Term::Node { label, ops, operands, open } => {
             let node = graph.node(value.node);
             if value.slot != 0 || !ops.iter().any(|name| name == node.op.name()) {
                 return Vec::new();
@@ -202,6 +252,9 @@ fn matches(term: &Term, graph: &Graph, value: Value, state: Match) -> Vec<Match>
                 state.nodes.push(value.node);
             }
             let inputs = &node.inputs;
+            if !open && inputs.iter().skip(operands.len()).any(Option::is_some) {
+                return Vec::new();
+            }
             let mut found = match_operands(operands, graph, inputs, state.clone());
             // Both orders, even if the first one fits: a name bound later may rule it out.
             if COMMUTATIVE.contains(&node.op.name()) && inputs.len() == 2 {
@@ -213,9 +266,6 @@ fn matches(term: &Term, graph: &Graph, value: Value, state: Match) -> Vec<Match>
 }
 
 fn match_operands(operands: &[Operand], graph: &Graph, inputs: &[Option<Value>], state: Match) -> Vec<Match> {
-    if inputs.iter().skip(operands.len()).any(Option::is_some) {
-        return Vec::new();
-    }
     let mut states = vec![state];
     for (slot, operand) in operands.iter().enumerate() {
         let input = inputs.get(slot).copied().flatten();
@@ -304,19 +354,26 @@ impl Parser<'_> {
         if !self.eat('(') {
             return Err(self.expected("`(`"));
         }
-        Ok(Term::Node { label, ops, operands: self.operands()? })
+        let (operands, open) = self.operands()?;
+        Ok(Term::Node { label, ops, operands, open })
     }
 
-    fn operands(&mut self) -> Result<Vec<Operand>, PatternError> {
+    /// The operands up to the closing parenthesis, and whether others may follow.
+    fn operands(&mut self) -> Result<(Vec<Operand>, bool), PatternError> {
         let mut operands = Vec::new();
         loop {
+            self.spaces();
+            if self.rest().starts_with("...") {
+                self.at += 3;
+                return if self.eat(')') { Ok((operands, true)) } else { Err(self.expected("`)`")) };
+            }
             let optional = self.eat('[');
             operands.push(Operand { term: self.term()?, optional });
             if optional && !self.eat(']') {
                 return Err(self.expected("`]`"));
             }
             if self.eat(')') {
-                return Ok(operands);
+                return Ok((operands, false));
             }
             if !self.eat(',') {
                 return Err(self.expected("`,` or `)`"));
@@ -354,6 +411,19 @@ mod tests {
         assert_eq!(pattern.check_uses(&["x", "c", "y"]), Ok(()));
         assert!(matches!(pattern.check_uses(&["x", "c", "y", "z"]), Err(PatternError::Unbound { .. })));
         assert!(matches!(pattern.check_uses(&["x", "c"]), Err(PatternError::Unused { .. })));
+    }
+
+    #[test]
+    fn further_operands_are_matched_where_the_pattern_says_so() {
+        let mut graph = Graph::new("g");
+        let x = graph.add_input("x", Fact::of_type(DType::F32, vec![2.into()]));
+        let concat = Op::from_attrs("Concat", &rabot_ir::Attrs::new().with("axis", rabot_ir::Attr::Int(0)));
+        let node = graph.add_node(concat.unwrap().unwrap(), vec![Some(x); 3], "c", vec![]).unwrap();
+        let finds = |text: &str| Pattern::parse(text).unwrap().find(&graph, node).is_some();
+        assert!(finds("Concat(_a, _b, _c)") && finds("Concat(_a, ...)") && finds("Concat(...)"));
+        assert!(!finds("Concat(_a, _b)") && !finds("Concat(_a, _b, _c, _d, ...)"));
+        assert!(Pattern::parse("Concat(..., ?x)").is_err());
+        assert_eq!(Pattern::parse("Add(Mul(?x, ?y), Relu(Neg(?z)))").unwrap().depth(), 3);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Pass for Algebra {
     }
 
     fn rules(&self) -> Vec<RuleInfo> {
-        [NUMBERS, views::RULES].concat()
+        [NUMBERS, &views::rules()].concat()
     }
 
     fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {

@@ -1,11 +1,24 @@
 //! Rules of `algebra` about views: operations that move no element, or only say where it is.
+//!
+//! Every rule here lowers one of these, and raises none: the number of operators, the number of transposes, the
+//! number of operators that are no mere reshape, how many operands a concatenation has.
 
-use rabot_ir::ops::{Reshape, Transpose};
+mod pads;
+mod parts;
+mod shapes;
+mod sink;
+
+use rabot_ir::ops::{Reshape, Transpose, Unsqueeze};
 use rabot_ir::{Dim, Op, Value};
 use rabot_rewrite::{Match, Rewriter, RuleInfo, Skip};
 use rabot_tensor::Tensor;
 
-pub(super) const RULES: &[RuleInfo] = &[
+/// The rules of all files about views, in the order in which they are tried.
+pub(super) fn rules() -> Vec<RuleInfo> {
+    [RULES, parts::RULES, shapes::RULES, pads::RULES, sink::RULES].concat()
+}
+
+const RULES: &[RuleInfo] = &[
     RuleInfo {
         name: "identity",
         identity: "identity(x) = x",
@@ -68,6 +81,7 @@ pub(super) const RULES: &[RuleInfo] = &[
         lhs: &["Transpose(inner:Transpose(?x))"],
         uses: &["x", "inner"],
         apply: transpose_of_transpose,
+        shared: true,
         ..RuleInfo::BITWISE
     },
     RuleInfo {
@@ -76,6 +90,7 @@ pub(super) const RULES: &[RuleInfo] = &[
         lhs: &["Reshape(Reshape|Unsqueeze|Squeeze(?x, [_a]), _shape)"],
         uses: &["x"],
         apply: reshape,
+        shared: true,
         ..RuleInfo::BITWISE
     },
     RuleInfo {
@@ -84,6 +99,7 @@ pub(super) const RULES: &[RuleInfo] = &[
         lhs: &["Reshape(Flatten|Identity(?x), _shape)"],
         uses: &["x"],
         apply: reshape,
+        shared: true,
         ..RuleInfo::BITWISE
     },
     RuleInfo {
@@ -95,27 +111,27 @@ pub(super) const RULES: &[RuleInfo] = &[
         ..RuleInfo::BITWISE
     },
     RuleInfo {
-        name: "expand-then-broadcast",
-        identity: "expand(x) op y = x op y, where broadcasting does what the expand did",
-        lhs: &["Add|Mul(Expand(?x, _shape), ?y)"],
-        uses: &["x", "y"],
-        apply: expand_then_broadcast,
+        name: "unsqueeze-of-unsqueeze",
+        identity: "unsqueeze(unsqueeze(x, a), b) = unsqueeze(x, a and b)",
+        lhs: &["Unsqueeze(Unsqueeze(?x, #a), #b)"],
+        uses: &["x", "a", "b"],
+        apply: unsqueeze_of_unsqueeze,
         ..RuleInfo::BITWISE
     },
     RuleInfo {
-        name: "expand-then-broadcast",
-        identity: "expand(x) op y = x op y, where broadcasting does what the expand did",
-        lhs: &["Sub|Div|Equal|Less|Greater(Expand(?x, _shape), ?y)"],
-        uses: &["x", "y"],
-        apply: expand_then_broadcast,
+        name: "view-of-view",
+        identity: "views that keep the order of elements are one reshape",
+        lhs: &["Unsqueeze|Squeeze|Flatten(Reshape|Unsqueeze|Squeeze|Flatten(?x, [_a]), [_b])"],
+        uses: &["x"],
+        apply: |r, m| unchanged(r, m).or_else(|_| reshape(r, m)),
         ..RuleInfo::BITWISE
     },
     RuleInfo {
-        name: "broadcast-with-expand",
-        identity: "x op expand(y) = x op y, where broadcasting does what the expand did",
-        lhs: &["Sub|Div|Equal|Less|Greater(?x, Expand(?y, _shape))"],
-        uses: &["x", "y"],
-        apply: expand_then_broadcast,
+        name: "transpose-of-ones",
+        identity: "a transpose that moves axes of size 1 only is a reshape",
+        lhs: &["Transpose(?x)"],
+        uses: &["x"],
+        apply: transpose_of_ones,
         ..RuleInfo::BITWISE
     },
 ];
@@ -198,13 +214,39 @@ fn target(from: &[Dim], to: &[Dim]) -> Option<Vec<i64>> {
     if inferred && to.iter().any(|dim| dim.is(0)) { None } else { Some(target) }
 }
 
-fn expand_then_broadcast(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
-    let (x, y) = (rewriter.value(found, "x")?, rewriter.value(found, "y")?);
-    let op = rewriter.graph().node(found.root).op.clone();
-    let wanted = rewriter.fact(root(found)).ty.clone();
-    let new = rewriter.add(op, vec![Some(x), Some(y)], "broadcast")?;
-    // Without the Expand the result may be smaller.
-    if rewriter.fact(new).ty == wanted { Ok(new) } else { Err(Skip::NoMatch) }
+fn unsqueeze_of_unsqueeze(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let (a, b) = (rewriter.tensor(found, "a")?.to_i64s(), rewriter.tensor(found, "b")?.to_i64s());
+    let rank = rewriter.fact(root(found)).rank();
+    let outer: Option<Vec<usize>> = b.iter().map(|&axis| parts::axis_of(axis, rank)).collect();
+    let mut axes = outer.ok_or(Skip::NoMatch)?;
+    // Where the axes of the inner result are in the outer one.
+    let kept: Vec<usize> = (0..rank).filter(|axis| !axes.contains(axis)).collect();
+    for &axis in &a {
+        let inner = parts::axis_of(axis, kept.len()).and_then(|axis| kept.get(axis));
+        axes.push(*inner.ok_or(Skip::NoMatch)?);
+    }
+    axes.sort_unstable();
+    let axes: Vec<i64> = axes.into_iter().map(|axis| axis as i64).collect();
+    let x = rewriter.value(found, "x")?;
+    let axes = rewriter.constant(Tensor::from_vec(&[axes.len()], axes), "axes");
+    rewriter.add(Op::Unsqueeze(Unsqueeze), vec![Some(x), Some(axes)], "unsqueeze")
+}
+
+fn transpose_of_ones(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let x = rewriter.value(found, "x")?;
+    let perm = permutation(rewriter, root(found))?;
+    let (from, to) = (rewriter.fact(x).shape().to_vec(), rewriter.fact(root(found)).shape().to_vec());
+    let others = perm.iter().filter(|&&axis| from.get(axis).is_some_and(|dim| !dim.is(1)));
+    // A transpose beside it would be merged with it, and a reshape would be in the way.
+    let is_transpose = |id| matches!(rewriter.graph().node(id).op, Op::Transpose(_));
+    let users = rewriter.graph().users(root(found));
+    let lonely = !is_transpose(x.node) && !users.iter().any(|(user, _)| is_transpose(*user));
+    if !others.is_sorted() || !lonely {
+        return Err(Skip::NoMatch);
+    }
+    let target = target(&from, &to).ok_or(Skip::NoMatch)?;
+    let shape = rewriter.constant(Tensor::from_vec(&[target.len()], target), "shape");
+    rewriter.add(Op::Reshape(Reshape { allowzero: false }), vec![Some(x), Some(shape)], "reshape")
 }
 
 #[cfg(test)]

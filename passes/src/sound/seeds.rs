@@ -1,0 +1,90 @@
+//! Graphs for rules whose conditions random graphs hardly ever meet. Their inputs are drawn at random all the same.
+
+/// Texts of graphs.
+pub(super) const SEEDS: &[&str] = &[
+    // scale-through-views
+    r#"model "scaled heads"
+    input %0 "x" : f32[n,2,3]
+    %1 = Constant rand(1, -1.0, 1.0) : f32[3,4]
+    %2 = MatMul(%0, %1)
+    %3 = Transpose(%2) {perm=[0,2,1]}
+    %4 = Constant [0.25] : f32[]
+    %5 = Mul(%3, %4)
+    output "y" = %5"#,
+    // layer-norm with its scale before the product
+    r#"model "layer norm"
+    input %0 "x" : f32[n,4]
+    %1 = Constant [-1] : i64[1]
+    %2 = ReduceMean(%0, %1)
+    %3 = Sub(%0, %2)
+    %4 = Mul(%3, %3)
+    %5 = ReduceMean(%4, %1)
+    %6 = Constant [0.5] : f32[]
+    %7 = Add(%5, %6)
+    %8 = Sqrt(%7)
+    %9 = Reciprocal(%8)
+    %10 = Constant [1.0, 2.0, 3.0, 4.0] : f32[4]
+    %11 = Mul(%9, %10)
+    %12 = Mul(%3, %11)
+    output "y" = %12"#,
+    // rotary-halves, half by half
+    r#"model "rotary"
+    input %0 "x" : f32[2,3,5,8]
+    input %1 "cos" : f32[1,1,5,4]
+    input %2 "sin" : f32[1,1,5,4]
+    %3:2 = Split(%0) {axis=3, num_outputs=2}
+    %4 = Mul(%3, %1)
+    %5 = Mul(%3#1, %2)
+    %6 = Sub(%4, %5)
+    %7 = Mul(%3, %2)
+    %8 = Mul(%3#1, %1)
+    %9 = Add(%7, %8)
+    %10 = Concat(%6, %9) {axis=3}
+    output "y" = %10"#,
+    // integer-convolution without a function behind it
+    r#"model "convolution in integers"
+    input %0 "x" : u8[1,2,5,5]
+    %1 = Constant [0.02] : f32[]
+    %2 = Constant [3] : u8[]
+    %3 = DequantizeLinear(%0, %1, %2)
+    %4 = Constant rand(2, -90.0, 90.0) : i8[2,2,3,3]
+    %5 = Constant [0.01, 0.02] : f32[2]
+    %6 = Constant [0, 0] : i8[2]
+    %7 = DequantizeLinear(%4, %5, %6) {axis=0}
+    %8 = Conv(%3, %7)
+    %9 = Constant [0.05] : f32[]
+    %10 = Constant [128] : u8[]
+    %11 = QuantizeLinear(%8, %9, %10)
+    output "y" = %11"#,
+    // integer-product
+    r#"model "product in integers"
+    input %0 "x" : u8[3,4]
+    %1 = Constant [0.02] : f32[]
+    %2 = Constant [3] : u8[]
+    %3 = DequantizeLinear(%0, %1, %2)
+    %4 = Constant [3, -5, 90, 17, -42, 8, 66, -1] : i8[4,2]
+    %5 = Constant [0.01] : f32[]
+    %6 = Constant [0] : i8[]
+    %7 = DequantizeLinear(%4, %5, %6)
+    %8 = MatMul(%3, %7)
+    %9 = Constant [0.02] : f32[]
+    %10 = Constant [128] : u8[]
+    %11 = QuantizeLinear(%8, %9, %10)
+    output "y" = %11"#,
+    // integer-product with Relu
+    r#"model "product in integers, positive"
+    input %0 "x" : u8[3,4]
+    %1 = Constant [0.02] : f32[]
+    %2 = Constant [3] : u8[]
+    %3 = DequantizeLinear(%0, %1, %2)
+    %4 = Constant [3, -5, 90, 17, -42, 8, 66, -1] : i8[4,2]
+    %5 = Constant [0.01] : f32[]
+    %6 = Constant [0] : i8[]
+    %7 = DequantizeLinear(%4, %5, %6)
+    %8 = MatMul(%3, %7)
+    %9 = Relu(%8)
+    %10 = Constant [0.02] : f32[]
+    %11 = Constant [0] : u8[]
+    %12 = QuantizeLinear(%9, %10, %11)
+    output "y" = %12"#,
+];
