@@ -1,6 +1,6 @@
 // Opens pages in a real browser, without a network: clicks, searches, steps, and takes times and screenshots.
 //
-//   node test.mjs [--pictures FOLDER] PAGE.html ...      pages that rabot wrote; without one, a generated one
+//   node test.mjs [--pictures FOLDER] PAGE.html ...      pages that rabot wrote, besides a generated one
 
 import { chromium } from "playwright-core";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -27,11 +27,10 @@ function check(holds, what) {
 }
 
 function pages() {
-  if (args.length > 0) return args.map((path) => resolve(path));
   const template = readFileSync(join(here, "dist/report.html"), "utf8");
   const path = join(scratch, "generated.html");
   writeFileSync(path, withData(template, generated(2000, 10)));
-  return [path];
+  return [path, ...args.map((given) => resolve(given))];
 }
 
 async function open(browser, path, scheme) {
@@ -94,8 +93,9 @@ async function steps(page) {
   });
 }
 
-async function clickNode(page) {
-  const place = await page.evaluate(() => {
+/** Where the first box of a kind is that is in view in the last pane. */
+async function boxInView(page, prefix) {
+  return page.evaluate((prefix) => {
     const report = window.rabotReport;
     const last = report.panes().length - 1;
     const inside = (key) => {
@@ -103,9 +103,23 @@ async function clickNode(page) {
       const rect = report.panes()[last].canvas.getBoundingClientRect();
       return at && at.x > rect.left + 5 && at.x < rect.right - 5 && at.y > rect.top + 5 && at.y < rect.bottom - 5 ? { key, ...at } : undefined;
     };
-    const nodes = report.keys(last).filter((key) => key.startsWith("n:"));
-    return nodes.map(inside).find((at) => at !== undefined);
-  });
+    const scene = report.panes()[last].scene;
+    const wanted = (key) => key.startsWith(prefix) && scene.byKey.get(key).kind !== "open";
+    return report.keys(last).filter(wanted).map(inside).find((at) => at !== undefined);
+  }, prefix);
+}
+
+async function openModule(page) {
+  const place = await boxInView(page, "m:");
+  if (!place) return;
+  const before = await page.evaluate(() => window.rabotReport.keys().length);
+  await page.mouse.dblclick(place.x, place.y);
+  const after = await page.evaluate(() => window.rabotReport.keys().length);
+  check(after > before, `a double click on ${place.key} opens nothing`);
+}
+
+async function clickNode(page) {
+  const place = await boxInView(page, "n:");
   check(place, "no node is in view");
   await page.mouse.click(place.x, place.y);
   const name = await page.textContent("#panel .name");
@@ -130,12 +144,14 @@ async function searchNode(page) {
 }
 
 async function stepByKey(page) {
-  const before = await page.evaluate(() => window.rabotReport.state.stage);
-  const key = before > 0 ? "ArrowLeft" : "ArrowRight";
-  await page.locator("#timeline").click({ position: { x: 2, y: 2 }, force: true });
-  await page.keyboard.press(key);
-  const after = await page.evaluate(() => window.rabotReport.state.stage);
-  check(Math.abs(after - before) <= 1 || after !== before, "the key does not step");
+  const stage = () => page.evaluate(() => window.rabotReport.state.stage);
+  const before = await stage();
+  const [there, back] = before > 0 ? ["ArrowLeft", "ArrowRight"] : ["ArrowRight", "ArrowLeft"];
+  await page.evaluate(() => document.activeElement?.blur());
+  await page.keyboard.press(there);
+  check(Math.abs((await stage()) - before) === 1, "a key does not step");
+  await page.keyboard.press(back);
+  check((await stage()) === before, "the other key does not step back");
   check((await page.locator('#timeline [aria-pressed="true"]').count()) === 1, "no pass is marked");
 }
 
@@ -148,6 +164,7 @@ async function examine(browser, path, scheme) {
   await page.waitForTimeout(200);
   await picture("start");
   const closed = await frames(page);
+  await openModule(page);
   await clickNode(page);
   await picture("node");
   await stepByKey(page);

@@ -328,9 +328,10 @@ function splitModule(run: Run, parts: Map<string, Map<string, number>>, base: st
 
 /** Reads runs from a report's page, its data, or the output of `rabot debug --json`. */
 export function readRuns(text: string): RawRun[] {
-  const open = '<script type="application/json" id="rabot-report">';
-  const at = text.indexOf(open);
-  const json = at < 0 ? text : text.slice(at + open.length, text.indexOf("</script>", at));
+  // Written so that the page holds the text of this element once.
+  const open = /<script type="application\/json" id="rabot-report">/.exec(text);
+  const at = open ? open.index + open[0].length : 0;
+  const json = open ? text.slice(at, text.indexOf("</script>", at)) : text;
   if (json.trim() === "") return [];
   const data = JSON.parse(json);
   if (data.trace) return [fromTrace(data)];

@@ -204,10 +204,12 @@ function place(module: Module, open: Set<string>): Placed {
     if (a !== undefined && b !== undefined && a !== b) edges.push([a, b]);
   }
   const sizes = items.map((item) => `${Math.round(item.box.w)}x${Math.round(item.box.h)}`).join(" ");
-  const key = `${sizes}|${edges.join(" ")}`;
+  const key = `${module.path === ""}|${sizes}|${edges.join(" ")}`;
   let found = positions.get(key);
   if (!found) {
-    found = arrange(items.map((item) => item.box), edges);
+    const boxes = items.map((item) => item.box);
+    found = arrange(boxes, edges);
+    if (module.path === "") found = inColumns(boxes, edges, found);
     positions.set(key, found);
   }
   const top = module.path === "" ? PADDING : PADDING + TITLE;
@@ -225,27 +227,114 @@ function place(module: Module, open: Set<string>): Placed {
 }
 
 /** Edges over more ranks than this are not laid out: they would only push everything else apart. */
-const LONG = 10;
+const LONG = 5;
 
-/** Positions of boxes, by the layered layout of dagre. */
+const GAP = 26;
+
+/** Boxes one under the other that are laid out as one: each is all that the one before leads to. */
+interface Chain {
+  members: number[];
+  w: number;
+  h: number;
+}
+
+function chainsOf(boxes: Box[], edges: [number, number][]): Chain[] {
+  const users: number[][] = boxes.map(() => []);
+  const operands = new Array<number>(boxes.length).fill(0);
+  for (const [a, b] of edges) {
+    users[a].push(b);
+    operands[b]++;
+  }
+  const next = users.map((list) => (list.length === 1 && operands[list[0]] === 1 ? list[0] : -1));
+  const follows = new Set(next.filter((at) => at >= 0));
+  const chains: Chain[] = [];
+  const placed = new Set<number>();
+  // Those that follow each other in a circle, as closed modules may, begin anywhere.
+  for (const at of [...boxes.keys()].sort((a, b) => Number(follows.has(a)) - Number(follows.has(b)))) {
+    const members: number[] = [];
+    for (let member = at; member >= 0 && !placed.has(member); member = next[member]) {
+      members.push(member);
+      placed.add(member);
+    }
+    if (members.length === 0) continue;
+    const h = members.reduce((sum, member) => sum + boxes[member].h, GAP * (members.length - 1));
+    chains.push({ members, w: Math.max(...members.map((member) => boxes[member].w)), h });
+  }
+  return chains;
+}
+
+/** Positions of boxes, by the layered layout of dagre on chains. */
 function arrange(boxes: Box[], edges: [number, number][]): Positions {
-  const graph = new Graph({ multigraph: false, compound: false });
-  graph.setGraph({ rankdir: "TB", nodesep: 18, ranksep: 30, edgesep: 8 });
-  graph.setDefaultEdgeLabel(() => ({}));
-  for (const [at, box] of boxes.entries()) graph.setNode(String(at), { width: box.w, height: box.h });
   const kept = shortEdges(boxes.length, edges);
-  for (const [a, b] of kept) graph.setEdge(String(a), String(b), {});
-  dagre(graph);
-  const size = graph.graph() as { width?: number; height?: number };
-  const at = boxes.map((box, at): [number, number] => {
-    const placed = graph.node(String(at)) as { x: number; y: number };
-    return [placed.x - box.w / 2, placed.y - box.h / 2];
-  });
+  const chains = chainsOf(boxes, kept);
+  const chainOf = new Array<number>(boxes.length).fill(0);
+  for (const [number, chain] of chains.entries()) for (const member of chain.members) chainOf[member] = number;
+  const graph = new Graph({ multigraph: false, compound: false });
+  graph.setGraph({ rankdir: "TB", nodesep: 18, ranksep: GAP + 4, edgesep: 8, ranker: "tight-tree" });
+  graph.setDefaultEdgeLabel(() => ({}));
+  for (const [number, chain] of chains.entries()) graph.setNode(String(number), { width: chain.w, height: chain.h });
+  for (const [a, b] of kept) if (chainOf[a] !== chainOf[b]) graph.setEdge(String(chainOf[a]), String(chainOf[b]), {});
+  if (chains.length > 1) dagre(graph);
+  const single = { x: (chains[0]?.w ?? 0) / 2, y: (chains[0]?.h ?? 0) / 2 };
+  const size = chains.length > 1 ? (graph.graph() as { width?: number; height?: number }) : { width: chains[0]?.w, height: chains[0]?.h };
+  const at: [number, number][] = boxes.map(() => [0, 0]);
+  for (const [number, chain] of chains.entries()) {
+    const middle = chains.length > 1 ? (graph.node(String(number)) as { x: number; y: number }) : single;
+    let y = middle.y - chain.h / 2;
+    for (const member of chain.members) {
+      at[member] = [middle.x - boxes[member].w / 2, y];
+      y += boxes[member].h + GAP;
+    }
+  }
   const points = edges.map(([a, b]) => {
-    const edge = graph.edge(String(a), String(b)) as { points?: { x: number; y: number }[] } | undefined;
+    if (chainOf[a] === chainOf[b]) return undefined;
+    const edge = graph.edge(String(chainOf[a]), String(chainOf[b])) as { points?: { x: number; y: number }[] } | undefined;
     return edge?.points?.flatMap((point) => [point.x, point.y]);
   });
   return { w: Math.max(0, size.width ?? 0), h: Math.max(0, size.height ?? 0), at, points };
+}
+
+/** A graph that is this many times as high as wide is put into columns. */
+const TALL = 3;
+const COLUMN_GAP = 60;
+
+/** A tall layout in columns side by side, each going on where the one before ends. */
+function inColumns(boxes: Box[], edges: [number, number][], tall: Positions): Positions {
+  if (tall.h < TALL * tall.w || tall.h < 1500) return tall;
+  const usual = boxes.reduce((sum, box) => sum + box.w * box.h, 0) / tall.h;
+  const wanted = tall.h / Math.max(2, Math.round(Math.sqrt(tall.h / (usual + COLUMN_GAP) / 1.4)));
+  const order = [...boxes.keys()].sort((a, b) => tall.at[a][1] - tall.at[b][1]);
+  const column = new Array<number>(boxes.length).fill(0);
+  const starts = [0];
+  let end = 0;
+  for (const member of order) {
+    const y = tall.at[member][1];
+    // Only where no box is cut in two.
+    if (y >= end && y - starts[starts.length - 1] >= wanted) starts.push(y);
+    end = Math.max(end, y + boxes[member].h);
+    column[member] = starts.length - 1;
+  }
+  const left = starts.map(() => Infinity);
+  const right = starts.map(() => 0);
+  for (const [member, box] of boxes.entries()) {
+    left[column[member]] = Math.min(left[column[member]], tall.at[member][0]);
+    right[column[member]] = Math.max(right[column[member]], tall.at[member][0] + box.w);
+  }
+  let width = 0;
+  const shifts = starts.map((_, at) => {
+    const shift = width - left[at];
+    width += right[at] - left[at] + COLUMN_GAP;
+    return shift;
+  });
+  const x = (member: number) => shifts[column[member]];
+  const at = boxes.map((_, member): [number, number] => [tall.at[member][0] + x(member), tall.at[member][1] - starts[column[member]]]);
+  const points = edges.map(([a, b], edge) =>
+    column[a] === column[b]
+      ? tall.points[edge]?.map((value, axis) => (axis % 2 === 0 ? value + x(a) : value - starts[column[a]]))
+      : undefined,
+  );
+  const h = Math.max(...boxes.map((box, member) => at[member][1] + box.h));
+  return { w: width - COLUMN_GAP, h, at, points };
 }
 
 function shortEdges(count: number, edges: [number, number][]): [number, number][] {

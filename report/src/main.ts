@@ -227,6 +227,7 @@ function tip(pane: Pane, box: Box | undefined, x: number, y: number): void {
 
 /** Opens the modules around a node, selects it, and brings it into view. */
 function reveal(name: string): void {
+  $("tip").hidden = true;
   if (state.view !== "graph") setView("graph");
   const all = slots();
   let at = all.findIndex((slot, index) => index === all.length - 1 && slot.graph.nodes.has(name));

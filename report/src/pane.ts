@@ -103,7 +103,7 @@ export class Pane {
   }
 
   /** Shows all of the graph, or its beginning if it would be too small. */
-  fit(least = 0.4): void {
+  fit(least = 0.75): void {
     if (!this.scene) return;
     const { w, h } = this.size;
     const all = Math.min(w / (this.scene.width + 40), h / (this.scene.height + 40), 1.2);
@@ -227,9 +227,10 @@ export class Pane {
     const label = box.kind === "module" ? `▸ ${box.label}` : box.label;
     context.fillText(label, middle, box.y + box.h / 2 - (box.detail ? 7 : 0), box.w - 10);
     if (k * 10 < 4.5) return;
-    context.fillStyle = theme.dim;
+    context.globalAlpha = 0.72;
     context.font = "10.5px system-ui, sans-serif";
     context.fillText(clip(box.detail, box.w - 10), middle, box.y + box.h / 2 + 9, box.w - 8);
+    context.globalAlpha = 1;
   }
 
   private boxAt(event: MouseEvent): Box | undefined {

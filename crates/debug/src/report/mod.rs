@@ -11,6 +11,8 @@ mod kernels;
 mod page;
 mod recorder;
 mod statistics;
+#[cfg(test)]
+mod tests;
 
 pub use data::{
     ChangeData, CodeData, ErrorData, KernelData, LedgerRow, NodeData, Number, OutputData, PortData,
