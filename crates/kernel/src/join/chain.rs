@@ -14,8 +14,8 @@ const MIN_STEPS: i64 = 4;
 /// Merges nodes into chains where that is legal and worth it.
 ///
 /// A chain saves calls and keeps what its parts hand on in the cache. It is worth it unless it takes away work items
-/// that threads could share: it has at least [`MIN_STEPS`] steps, or as many as its products (if there
-/// are none, as one of its parts) have items.
+/// that threads could share: it has at least [`MIN_STEPS`] steps, or as many as all its parts (without
+/// products, as one of them) have items.
 pub(super) fn find(piece: &mut Piece, plan: &Plan) {
     for at in 0..piece.units.len() {
         if !piece.units[at].joins {
@@ -90,11 +90,10 @@ fn at_least(dim: &Dim) -> i64 {
 
 fn is_worth_it(lead: &[Dim], units: &[&Unit]) -> bool {
     let steps: Dim = lead.iter().product();
-    let has_all = |unit: &&&Unit| unit.call.items == steps;
-    let products = || units.iter().filter(|unit| unit.is_contract);
-    let keeps_items = match products().count() {
-        0 => units.iter().any(|unit| has_all(&unit)),
-        count => products().filter(has_all).count() == count,
+    let has_all = |unit: &&Unit| unit.call.items == steps;
+    let keeps_items = match units.iter().any(|unit| unit.is_contract) {
+        true => units.iter().all(has_all),
+        false => units.iter().any(has_all),
     };
     keeps_items || at_least(&steps) >= MIN_STEPS
 }

@@ -45,8 +45,8 @@ pub(super) struct Piece {
     pub nodes: Vec<Option<Node>>,
     /// Node of each unit.
     pub node_of: Vec<usize>,
-    /// Where a node comes in an order in which each follows those that come before it.
-    position: Vec<usize>,
+    /// First and last unit of each node that was merged.
+    spans: Vec<(usize, usize)>,
     /// Units that come before a unit, because both touch an element that one writes.
     pub before: Vec<BTreeSet<usize>>,
     /// Units that come after a unit.
@@ -74,7 +74,7 @@ impl Piece {
         }
         let nodes = (0..units.len()).map(|at| Some(Node { units: vec![at], link: None })).collect();
         let node_of: Vec<usize> = (0..units.len()).collect();
-        Piece { units, nodes, position: node_of.clone(), node_of, before, after }
+        Piece { units, nodes, node_of, spans: Vec::new(), before, after }
     }
 
     /// Nodes that come right before a node.
@@ -92,12 +92,12 @@ impl Piece {
     pub fn has_way_around(&self, members: &BTreeSet<usize>) -> bool {
         let mut open: Vec<usize> = Vec::new();
         let mut seen: BTreeSet<usize> = BTreeSet::new();
-        let end = members.iter().map(|&member| self.position[member]).max().unwrap_or(0);
+        let end = self.end_of_ways(members);
         for &member in members {
             open.extend(self.neighbours(member, &self.after).difference(members));
         }
         while let Some(node) = open.pop() {
-            if self.position[node] > end || !seen.insert(node) {
+            if self.first_unit(node) > end || !seen.insert(node) {
                 continue;
             }
             for next in self.neighbours(node, &self.after) {
@@ -110,6 +110,21 @@ impl Piece {
         false
     }
 
+    /// The last unit that a way to one of `members` may leave a node by. Ways lead to later units, but those through
+    /// merged nodes may come in at a later unit than they leave by.
+    fn end_of_ways(&self, members: &BTreeSet<usize>) -> usize {
+        let last = |&member: &usize| self.nodes[member].as_ref().and_then(|node| node.units.last().copied());
+        let mut end = members.iter().filter_map(last).max().unwrap_or(0);
+        while let Some((_, last)) = self.spans.iter().find(|(first, last)| *first < end && *last > end) {
+            end = *last;
+        }
+        end
+    }
+
+    fn first_unit(&self, node: usize) -> usize {
+        self.nodes[node].as_ref().and_then(|node| node.units.first().copied()).unwrap_or(0)
+    }
+
     /// Makes one node of several; its index is that of the last one.
     pub fn merge(&mut self, members: &BTreeSet<usize>, link: Link) {
         let Some(&target) = members.last() else { return };
@@ -119,10 +134,8 @@ impl Piece {
         for &unit in &units {
             self.node_of[unit] = target;
         }
+        self.spans.extend(units.first().copied().zip(units.last().copied()));
         self.nodes[target] = Some(Node { units, link: Some(link) });
-        for (position, node) in self.in_order().into_iter().enumerate() {
-            self.position[node] = position;
-        }
     }
 
     /// The nodes, each after all that come before it, otherwise by their last unit.
@@ -151,11 +164,11 @@ impl Piece {
 }
 
 fn conflict(a: &Region, b: &Region) -> bool {
-    let disjoint = match (&a.map, &b.map) {
+    let disjoint = || match (&a.map, &b.map) {
         (Some(a), Some(b)) => region::are_disjoint(a, b),
         _ => false,
     };
-    (a.written || b.written) && !disjoint
+    (a.written || b.written) && !disjoint()
 }
 
 fn unit(call: Call, plan: &Plan) -> Unit {
