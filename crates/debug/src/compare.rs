@@ -255,11 +255,11 @@ impl Plan {
                     let row = row(name, false, graph.fact(*value).dtype(), *difference, sources(*value));
                     rows.push(judged(shaped(row, found, port(*value)), *value, name));
                 }
-                Some(Outcome::Unlike(reason)) => {
-                    skipped.push(Skipped { name: name.to_string(), reason: reason.clone() });
-                }
-                Some(Outcome::Missing) | None => {
-                    let reason = "no tensor".to_owned();
+                other => {
+                    let reason = match other {
+                        Some(Outcome::Unlike(reason)) => reason.clone(),
+                        _ => "no tensor".to_owned(),
+                    };
                     skipped.push(Skipped { name: name.to_string(), reason });
                 }
             }

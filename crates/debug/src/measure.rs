@@ -8,10 +8,20 @@ use rabot_target::Profile;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Runs until this much time has passed, and at least [`MIN_RUNS`].
+/// Runs until this much time has passed.
 const TIME: Duration = Duration::from_millis(50);
+/// Fewest runs, unless they take so much time together: the median of slow runs is steady.
 const MIN_RUNS: usize = 3;
+const MOST_TIME: Duration = Duration::from_millis(250);
 const MAX_RUNS: usize = 1000;
+
+fn more(runs: usize, elapsed: Duration) -> bool {
+    match runs {
+        0 => true,
+        runs if runs < MIN_RUNS => elapsed < MOST_TIME,
+        runs => elapsed < TIME && runs < MAX_RUNS,
+    }
+}
 
 /// What compiling and running a graph took.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -57,17 +67,18 @@ pub fn measure(
     let start = Instant::now();
     let program = compile(graph, profile)?;
     let compile_ms = start.elapsed().as_secs_f64() * 1e3;
-    timed(&Session::with_threads(&program, threads)?, compile_ms, inputs)
+    let session = Session::with_threads(&program, threads)?;
+    session.run_with(inputs, &mut |_, _| {})?;
+    timed(&session, compile_ms, inputs)
 }
 
-/// Runs a session until the median of its time is known.
+/// Runs a session, which has run once on these inputs, until the median of its time is known.
 ///
 /// **Errors**: it cannot be run on these inputs.
 pub(crate) fn timed(session: &Session, compile_ms: f64, inputs: &Tensors) -> Result<Measured, DebugError> {
-    session.run_with(inputs, &mut |_, _| {})?;
     let mut times = Vec::new();
     let start = Instant::now();
-    while times.len() < MIN_RUNS || (start.elapsed() < TIME && times.len() < MAX_RUNS) {
+    while more(times.len(), start.elapsed()) {
         let run = Instant::now();
         session.run_with(inputs, &mut |_, _| {})?;
         times.push(run.elapsed().as_secs_f64() * 1e3);

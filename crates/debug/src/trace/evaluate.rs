@@ -224,6 +224,39 @@ impl State {
         }
     }
 
+    /// Notes what an operator gave, for its expression and those that wait for the same.
+    fn applied(&mut self, exprs: &Exprs, id: usize, key: Hash, outcome: Result<(Data, Hashes), InterpError>) {
+        let slot = match outcome {
+            Ok((data, hashes)) => Slot::Known(data, hashes),
+            Err(error) => {
+                self.stop |= exprs.all().get(id).is_some_and(|expr| expr.stage.is_some());
+                self.failed.insert(id, error);
+                Slot::Failed
+            }
+        };
+        let before = match &slot {
+            Slot::Known(data, hashes) => {
+                self.memo.insert(key, Memo::Done(Arc::downgrade(data), hashes.clone()))
+            }
+            _ => self.memo.remove(&key),
+        };
+        let waiting = match before {
+            Some(Memo::Running(waiting)) => waiting,
+            Some(Memo::Done(..)) | None => Vec::new(),
+        };
+        for other in waiting {
+            match &slot {
+                Slot::Known(..) => self.complete(exprs, other, slot.clone()),
+                // It fails by itself, so that the error is its own.
+                _ => {
+                    let order = exprs.all().get(other).map_or(0, |expr| expr.order);
+                    self.ready.push(Reverse(Task { order, evaluates: true, index: other }));
+                }
+            }
+        }
+        self.complete(exprs, id, slot);
+    }
+
     fn release(&mut self, id: usize) {
         self.uses[id] -= 1;
         if self.uses[id] == 0 {
@@ -238,7 +271,9 @@ impl State {
         hasher.update(&expr.signature);
         for operand in &expr.operands {
             match operand {
-                None => drop(hasher.update(b"-")),
+                None => {
+                    hasher.update(b"-");
+                }
                 Some(port) => match self.slots.get(port.expr) {
                     Some(Slot::Known(_, hashes)) => {
                         hasher.update(hashes.get(port.slot as usize)?);
@@ -356,35 +391,7 @@ impl Shared<'_> {
         });
         drop(data);
         drop(operands);
-        let mut state = self.lock();
-        let (slot, memo) = match outcome {
-            Ok((data, hashes)) => {
-                let memo = Memo::Done(Arc::downgrade(&data), hashes.clone());
-                (Slot::Known(data, hashes), Some(memo))
-            }
-            Err(error) => {
-                state.stop |= expr.stage.is_some();
-                state.failed.insert(id, error);
-                (Slot::Failed, None)
-            }
-        };
-        let before = match memo {
-            Some(memo) => state.memo.insert(key, memo),
-            None => state.memo.remove(&key),
-        };
-        if let Some(Memo::Running(waiting)) = before {
-            for other in waiting {
-                match &slot {
-                    // It fails by itself, so that the error is its own.
-                    Slot::Failed => {
-                        let order = self.exprs.all().get(other).map_or(0, |expr| expr.order);
-                        state.ready.push(Reverse(Task { order, evaluates: true, index: other }));
-                    }
-                    slot => state.complete(self.exprs, other, slot.clone()),
-                }
-            }
-        }
-        state.complete(self.exprs, id, slot);
+        self.lock().applied(self.exprs, id, key, outcome);
     }
 
     fn request(&self, mut state: MutexGuard<'_, State>, index: usize) {

@@ -244,9 +244,9 @@ fn signature(graph: &Graph, id: NodeId, before: Option<&Stage>) -> Hash {
     for (name, attr) in op.attrs().iter() {
         hasher.update(name.as_bytes());
         match attr {
-            Attr::Tensor(tensor) => drop(hasher.update(&hash_of(&Datum::Tensor(tensor.clone())))),
-            attr => drop(hasher.update(format!("={attr:?};").as_bytes())),
-        }
+            Attr::Tensor(tensor) => hasher.update(&hash_of(&Datum::Tensor(tensor.clone()))),
+            attr => hasher.update(format!("={attr:?};").as_bytes()),
+        };
     }
     for (word, region) in op.regions() {
         hasher.update(word.as_bytes());
@@ -269,11 +269,15 @@ pub(crate) fn hash_of(datum: &Datum) -> Hash {
         }
         Datum::Sequence(values) => {
             hasher.update(b"sequence;");
-            values.iter().for_each(|value| drop(hasher.update(&hash_of(value))));
+            for value in values.iter() {
+                hasher.update(&hash_of(value));
+            }
         }
         Datum::Optional(value) => {
             hasher.update(b"optional;");
-            value.iter().for_each(|value| drop(hasher.update(&hash_of(value))));
+            for value in value.iter() {
+                hasher.update(&hash_of(value));
+            }
         }
         Datum::Map(map) => {
             hasher.update(b"map;");
