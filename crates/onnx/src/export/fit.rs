@@ -9,7 +9,7 @@ use super::repeated::Repeated;
 const SMALLEST_COMPUTED: u64 = 128;
 
 /// Writes a model in at most `fit` bytes, or in as few as can be: with all constants stored if that fits, without types
-/// of values in between if it does not, with constants of one repeated element computed if that does not either.
+/// of values in between if it does not, with constants computed that repeat one element, or one a row, if that does not either.
 ///
 /// `sizes` are the bytes of such constants, `write` makes the file.
 ///

@@ -3,7 +3,7 @@
 use super::error::ExportError;
 use super::names::{Names, Scopes};
 use super::node::{self, Operand, Written};
-use super::repeated::{self, Repeated};
+use super::repeated::{self, Repeated, Small};
 use super::schema::Schemas;
 use super::types::Symbols;
 use crate::data::tensor_proto;
@@ -148,7 +148,7 @@ impl<'m> Emitter<'m> {
                 continue;
             }
             let computed = can_compute && self.layout.repeated.computes(tensor.bytes().len() as u64);
-            let Some(element) = computed.then(|| repeated::element(tensor)).flatten() else {
+            let Some(small) = computed.then(|| repeated::small(tensor)).flatten() else {
                 initializers.push((name.to_owned(), tensor.clone()));
                 continue;
             };
@@ -159,7 +159,15 @@ impl<'m> Emitter<'m> {
                 initializers.push((name.clone(), Tensor::from_vec(&[dims.len()], dims)));
                 name
             });
-            made.push(repeated::node(shape_name.clone(), name, &element));
+            let shape_name = shape_name.clone();
+            made.push(match small {
+                Small::Element(element) => repeated::constant_of_shape(shape_name, name, &element),
+                Small::Rows(rows) => {
+                    let small_name = self.scopes.unique(&format!("{name}.rows"));
+                    initializers.push((small_name.clone(), rows));
+                    repeated::expand(small_name, shape_name, name)
+                }
+            });
         }
         proto.node.splice(0..0, made);
         self.scopes.close();

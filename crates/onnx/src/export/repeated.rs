@@ -1,4 +1,5 @@
-//! Constants of which all elements are the same: stored in full, or computed by a `ConstantOfShape` node.
+//! Constants of which all elements are the same, or all of a row: stored in full, or computed by a `ConstantOfShape` or
+//! `Expand` node.
 //!
 //! A stored one costs bytes, a computed one costs a node.
 
@@ -11,7 +12,7 @@ use rabot_tensor::{DType, Tensor};
 /// The first operator set with `ConstantOfShape`.
 pub(super) const FIRST_OPSET: i64 = 9;
 
-/// Which constants of one repeated element are stored.
+/// Which constants that repeat an element are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeated {
     /// Those that the graph holds as constants; nodes stay nodes.
@@ -32,22 +33,53 @@ impl Repeated {
     }
 }
 
-/// The element of which a constant consists, if it is one repeated, as a tensor of one element.
-pub(super) fn element(tensor: &Tensor) -> Option<Tensor> {
-    // What the first version of the operator takes.
-    let takes = matches!(
-        tensor.dtype(),
-        DType::F16 | DType::F32 | DType::F64 | DType::I8 | DType::I16 | DType::I32 | DType::I64
-    ) || matches!(tensor.dtype(), DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::Bool);
-    let size = tensor.dtype().size_bytes();
-    if !takes || tensor.len() < 2 || tensor.bytes().len() != tensor.len().checked_mul(size)? {
+/// What a constant is spread from.
+pub(super) enum Small {
+    /// One element, by `ConstantOfShape`.
+    Element(Tensor),
+    /// One element for each index of axis 0, by `Expand`.
+    Rows(Tensor),
+}
+
+/// What a constant can be spread from; `None` if it has more to say.
+pub(super) fn small(tensor: &Tensor) -> Option<Small> {
+    if let Some(element) = element(tensor) {
+        return Some(Small::Element(element));
+    }
+    let (rows, size) = (*tensor.shape().first()?, tensor.dtype().size_bytes());
+    let row_bytes = tensor.bytes().len().checked_div(rows)?;
+    if !takes(tensor.dtype())
+        || row_bytes <= size
+        || tensor.bytes().len() != tensor.len().checked_mul(size)?
+    {
         return None;
     }
-    let bytes = tensor.bytes();
+    let firsts =
+        tensor.bytes().chunks_exact(row_bytes).map(|row| same(row, size)).collect::<Option<Vec<_>>>()?;
+    let mut shape = vec![1; tensor.rank()];
+    *shape.first_mut()? = rows;
+    Some(Small::Rows(Tensor::from_raw(tensor.dtype(), &shape, firsts.concat())))
+}
+
+/// The element of which a constant consists, if it is one repeated, as a tensor of one element.
+fn element(tensor: &Tensor) -> Option<Tensor> {
+    let size = tensor.dtype().size_bytes();
+    if !takes(tensor.dtype()) || tensor.len() < 2 || tensor.bytes().len() != tensor.len().checked_mul(size)? {
+        return None;
+    }
+    same(tensor.bytes(), size).map(|first| Tensor::from_raw(tensor.dtype(), &[1], first.to_vec()))
+}
+
+/// What the first versions of both operators take.
+fn takes(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::F32 | DType::F64 | DType::I8 | DType::I16 | DType::I32 | DType::I64)
+        || matches!(dtype, DType::U8 | DType::U16 | DType::U32 | DType::U64 | DType::Bool)
+}
+
+/// The first element of some, if each equals the one before it.
+fn same(bytes: &[u8], size: usize) -> Option<&[u8]> {
     let (first, rest) = bytes.split_at_checked(size)?;
-    // Each element equals the one before it.
-    let same = rest == bytes.get(..bytes.len() - size)?;
-    same.then(|| Tensor::from_raw(tensor.dtype(), &[1], first.to_vec()))
+    (rest == bytes.get(..bytes.len() - size)?).then_some(first)
 }
 
 /// Bytes of the result of a `ConstantOfShape` node whose shape is known; `None` for other nodes.
@@ -78,7 +110,7 @@ pub(super) fn candidates(graph: &Graph, found: &mut Vec<u64>) {
     for id in graph.node_ids() {
         match &graph.node(id).op {
             Op::Constant(tensor) => {
-                found.extend(element(tensor).map(|_| tensor.bytes().len() as u64));
+                found.extend(small(tensor).map(|_| tensor.bytes().len() as u64));
             }
             op => {
                 found.extend(result_bytes(graph, id));
@@ -88,8 +120,8 @@ pub(super) fn candidates(graph: &Graph, found: &mut Vec<u64>) {
     }
 }
 
-/// A node that computes a constant: of this element, of the shape that an initializer says.
-pub(super) fn node(shape: String, output: &str, element: &Tensor) -> NodeProto {
+/// A node that spreads one element to the shape that an initializer says.
+pub(super) fn constant_of_shape(shape: String, output: &str, element: &Tensor) -> NodeProto {
     NodeProto {
         input: vec![shape],
         output: vec![output.to_owned()],
@@ -100,6 +132,16 @@ pub(super) fn node(shape: String, output: &str, element: &Tensor) -> NodeProto {
             r#type: kind::TENSOR,
             ..AttributeProto::default()
         }],
+        ..NodeProto::default()
+    }
+}
+
+/// A node that spreads an initializer to the shape that another says.
+pub(super) fn expand(small: String, shape: String, output: &str) -> NodeProto {
+    NodeProto {
+        input: vec![small, shape],
+        output: vec![output.to_owned()],
+        op_type: "Expand".to_owned(),
         ..NodeProto::default()
     }
 }
@@ -115,6 +157,12 @@ mod tests {
         assert_eq!(element(&Tensor::from_vec(&[3], vec![0.0f32, -0.0, 0.0])), None);
         assert_eq!(element(&Tensor::from_vec(&[1], vec![0.5f32])), None);
         assert_eq!(element(&Tensor::from_vec(&[0], Vec::<f32>::new())), None);
+        let Some(Small::Rows(rows)) = small(&Tensor::from_vec(&[2, 3], vec![1i64, 1, 1, 4, 4, 4])) else {
+            panic!("rows of one element each")
+        };
+        assert_eq!(rows, Tensor::from_vec(&[2, 1], vec![1i64, 4]));
+        assert!(small(&Tensor::from_vec(&[2, 3], vec![1i64, 1, 2, 4, 4, 4])).is_none());
+        assert!(small(&Tensor::from_vec(&[3], vec![1i64, 1, 2])).is_none());
         let bits = element(&Tensor::from_bools(&[2], &[true, true]));
         assert_eq!(bits, Some(Tensor::from_bools(&[1], &[true])));
     }
