@@ -24,6 +24,8 @@ export interface Line {
   from: string;
   to: string;
   points: Float32Array;
+  /** It goes a long way without a route of its own. */
+  faint: boolean;
   minX: number;
   maxX: number;
   minY: number;
@@ -368,6 +370,8 @@ function flatten(placed: Placed, x: number, y: number, scene: Scene, routes: Map
   }
 }
 
+const FAR = 400;
+
 /** Edges between what is to be seen; those of nodes in closed modules are drawn at the module. */
 function drawEdges(graph: StageGraph, scene: Scene, routes: Map<string, number[]>): void {
   const seen = new Set<string>();
@@ -397,7 +401,8 @@ function drawEdges(graph: StageGraph, scene: Scene, routes: Map<string, number[]
       minY = Math.min(minY, points[at + 1]);
       maxY = Math.max(maxY, points[at + 1]);
     }
-    scene.lines.push({ from, to, points, minX, maxX, minY, maxY });
+    const faint = points.length === 4 && maxX - minX + maxY - minY > FAR;
+    scene.lines.push({ from, to, points, faint, minX, maxX, minY, maxY });
   };
   for (const [name, users] of graph.users) {
     if (graph.nodes.get(name)?.op === "Constant") continue;

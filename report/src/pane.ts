@@ -179,14 +179,17 @@ export class Pane {
     const near: Scene["lines"] = [];
     context.lineWidth = Math.max(1, 0.7 / k);
     context.strokeStyle = style.theme.line;
-    context.globalAlpha = 0.75;
-    context.beginPath();
-    for (const line of scene.lines) {
-      if (line.minX > view.x1 || line.maxX < view.x0 || line.minY > view.y1 || line.maxY < view.y0) continue;
-      if (style.selected && (line.from === style.selected || line.to === style.selected)) near.push(line);
-      else trace(context, line.points, k);
+    for (const faint of [true, false]) {
+      context.globalAlpha = faint ? 0.28 : 0.8;
+      context.beginPath();
+      for (const line of scene.lines) {
+        if (line.faint !== faint) continue;
+        if (line.minX > view.x1 || line.maxX < view.x0 || line.minY > view.y1 || line.maxY < view.y0) continue;
+        if (style.selected && (line.from === style.selected || line.to === style.selected)) near.push(line);
+        else trace(context, line.points, k);
+      }
+      context.stroke();
     }
-    context.stroke();
     context.globalAlpha = 1;
     context.strokeStyle = style.theme.strong;
     context.lineWidth = Math.max(2, 1.6 / k);
