@@ -10,9 +10,9 @@
 //!
 //! ```text
 //! model "g"
-//! input %0 "x" : u8[n,2]
+//! input %0 "x" : i8[n,2]
 //! %1 = Constant [0.5] : f32[]
-//! %2 = Constant [3] : u8[]
+//! %2 = Constant [3] : i8[]
 //! %3 = DequantizeLinear(%0, %1, %2)
 //! %4 = Constant [1, 2, 3, 4] : i8[2,2]
 //! %5 = Constant [0.25] : f32[]
@@ -26,9 +26,9 @@
 //! output "y" = %12
 //! ; becomes
 //! model "g"
-//! input %0 "x" : u8[n,2]
+//! input %0 "x" : i8[n,2]
 //! %1 = Constant [0.5] : f32[]
-//! %2 = Constant [3] : u8[]
+//! %2 = Constant [3] : i8[]
 //! %3 = Constant [1, 2, 3, 4] : i8[2,2]
 //! %4 = Constant [0.25] : f32[]
 //! %5 = Constant [0] : i8[]
@@ -334,11 +334,30 @@ mod tests {
     }
 
     #[test]
+    fn header_example() {
+        let header: String = include_str!("qdq.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! "))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let (before, rest) = header.split_once("; becomes\n").unwrap();
+        let before = &before[before.find("model").unwrap()..];
+        let after = &rest[..rest.find("```").unwrap()];
+        let (ops, error) = converted(before);
+        let expected = parse(after).unwrap();
+        let expected =
+            expected.topological().unwrap().into_iter().map(|id| expected.node(id).op.name().to_owned());
+        let expected: Vec<String> = expected.filter(|name| name != "Input" && name != "Constant").collect();
+        assert_eq!(ops, expected);
+        assert!(error <= 1.0, "{error}");
+    }
+
+    #[test]
     fn convolution_with_bias_pool_and_concat_stays_in_integers() {
         let text = r#"model "g"
-            input %0 "x" : u8[1,4,6,6]
+            input %0 "x" : i8[1,4,6,6]
             %1 = Constant [0.02] : f32[]
-            %2 = Constant [3] : u8[]
+            %2 = Constant [3] : i8[]
             %3 = DequantizeLinear(%0, %1, %2)
             %4 = Constant rand(1, -90, 90) : i8[3,4,3,3]
             %5 = Constant [0.01, 0.02, 0.03] : f32[3]

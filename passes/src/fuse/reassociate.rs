@@ -118,6 +118,9 @@ fn variance(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
         Op::Reduce(reduce) => reduce.clone(),
         _ => return Err(Skip::NoMatch),
     };
+    if !rewriter.fact(x).dtype().is_float() {
+        return Err(Skip::NoMatch);
+    }
     if rewriter.tensor(found, "axes")?.to_i64s() != rewriter.tensor(found, "axes2")?.to_i64s() {
         return Err(Skip::because("the two means are taken over different axes"));
     }

@@ -5,6 +5,7 @@ use crate::fuse::fusion::ROUNDED;
 use rabot_ir::ops::{BinaryOp, Clip, UnaryOp};
 use rabot_ir::{Op, Value};
 use rabot_rewrite::{Match, Rewriter, RuleInfo, Skip};
+use rabot_tensor::DType;
 
 /// `√(2 / π)` and the factor of the cube in the approximation of Gelu by tanh.
 const GELU_FACTORS: [f64; 2] = [0.797_884_560_802_865_4, 0.044715];
@@ -119,8 +120,8 @@ pub(super) const RULES: &[RuleInfo] = &[
     },
     RuleInfo {
         name: "softplus",
-        identity: "max(x, 0) + ln(1 + e^-|x|) = ln(1 + e^x)",
-        lhs: &["Add(Relu(?x), Log(Add(Exp(Neg(Abs(?x))), 1)))"],
+        identity: "max(x, 0) + softplus(-|x|) = softplus(x)",
+        lhs: &["Add(Relu(?x), Softplus(Neg(Abs(?x))))"],
         uses: &["x"],
         apply: |r, m| unary(r, m, UnaryOp::Softplus),
         ..ROUNDED
@@ -198,6 +199,10 @@ pub(super) const RULES: &[RuleInfo] = &[
         lhs: &["Clip(Add(Mul(?x, #alpha), #beta), 0, 1)"],
         uses: &["x", "alpha", "beta"],
         apply: |r, m| {
+            // In shorter floats the product and the sum are rounded visibly, one by one.
+            if !matches!(r.fact(r.value(m, "x")?).dtype(), DType::F32 | DType::F64) {
+                return Err(Skip::NoMatch);
+            }
             let (alpha, beta) = (number(r, m, "alpha")? as f32, number(r, m, "beta")? as f32);
             unary(r, m, UnaryOp::HardSigmoid { alpha, beta })
         },

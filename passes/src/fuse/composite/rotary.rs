@@ -99,24 +99,32 @@ fn last_size(rewriter: &Rewriter<'_>, value: Value) -> Result<i64, Skip> {
 
 /// The canonical form in the place of the match.
 fn rotate(rewriter: &mut Rewriter<'_>, found: &Match, pairs: Pairs, angles: Angles) -> Result<Value, Skip> {
-    let x = match found.get("x") {
-        Some(x) => x,
-        None => operand_of_part(rewriter, rewriter.value(found, "first")?)?,
+    let names = ["first", "second", "cos", "sin"];
+    let [mut first, mut second, mut cos, mut sin] = values(rewriter, found, names)?;
+    // Products match in either order, so angles and elements may have changed places.
+    let x = match (operand_of_part(rewriter, first), found.get("x")) {
+        (Ok(x), Some(other)) => {
+            cos = if other == x { cos } else { other };
+            x
+        }
+        (Ok(x), None) => x,
+        (Err(_), None) => {
+            [first, second, cos, sin] = [cos, sin, first, second];
+            operand_of_part(rewriter, first)?
+        }
+        (Err(skip), Some(_)) => return Err(skip),
     };
     let size = last_size(rewriter, x)?;
     if size % 2 != 0 || size == 0 || !rewriter.fact(x).dtype().is_float() {
         return Err(Skip::NoMatch);
     }
-    for (name, which) in [("first", 0), ("second", 1)] {
-        if !is_part(rewriter, rewriter.value(found, name)?, x, size, pairs, which) {
-            return Err(Skip::NoMatch);
-        }
+    if !is_part(rewriter, first, x, size, pairs, 0) || !is_part(rewriter, second, x, size, pairs, 1) {
+        return Err(Skip::NoMatch);
     }
     let wanted = rewriter.fact(root(found)).shape().to_vec();
     if rewriter.fact(x).shape() != wanted {
         return Err(Skip::because("the angles broadcast the heads"));
     }
-    let [cos, sin] = [rewriter.value(found, "cos")?, rewriter.value(found, "sin")?];
     let cos = paired_angles(rewriter, cos, size, pairs, angles)?;
     let sin = paired_angles(rewriter, sin, size, pairs, angles)?;
     let dtype = rewriter.fact(sin).dtype();
@@ -137,6 +145,11 @@ fn rotate(rewriter: &mut Rewriter<'_>, found: &Match, pairs: Pairs, angles: Angl
         return Err(Skip::because("the angles broadcast the heads"));
     }
     reshape_to(rewriter, sum, &wanted, "rotated")
+}
+
+fn values(rewriter: &Rewriter<'_>, found: &Match, names: [&str; 4]) -> Result<[Value; 4], Skip> {
+    let [a, b, c, d] = names.map(|name| rewriter.value(found, name));
+    Ok([a?, b?, c?, d?])
 }
 
 /// The shape with the last dim apart as pairs.
