@@ -133,7 +133,7 @@ fn rotate(rewriter: &mut Rewriter<'_>, found: &Match, pairs: Pairs, angles: Angl
     let sin = binary(rewriter, BinaryOp::Mul, sin, signs)?;
     let dims = paired(rewriter.fact(x).shape(), size, pairs);
     let y = reshape_to(rewriter, x, &dims, "pairs")?;
-    let axis = if pairs == Pairs::Halves { -2 } else { -1 };
+    let axis: i64 = if pairs == Pairs::Halves { -2 } else { -1 };
     let [starts, ends, axes, steps] = [("starts", -1), ("ends", i64::MIN), ("axes", axis), ("steps", -1)]
         .map(|(part, value)| rewriter.constant(Tensor::from_vec(&[1], vec![value]), part));
     let operands = vec![Some(y), Some(starts), Some(ends), Some(axes), Some(steps)];
@@ -174,7 +174,7 @@ fn paired_angles(
             reshape_to(rewriter, value, &dims, "angles")
         }
         Angles::Half if actual == size / 2 => {
-            let axis = if pairs == Pairs::Halves { -2 } else { -1 };
+            let axis: i64 = if pairs == Pairs::Halves { -2 } else { -1 };
             let axes = rewriter.constant(Tensor::from_vec(&[1], vec![axis]), "axes");
             rewriter.add(Op::Unsqueeze(Unsqueeze), vec![Some(value), Some(axes)], "angles")
         }

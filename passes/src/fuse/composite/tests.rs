@@ -172,3 +172,11 @@ fn heads_that_share_keys_are_not_repeated() {
         assert!(ops.ends_with(&["Softmax", "MatMul", "Reshape"]), "{ops:?}");
     }
 }
+
+#[test]
+fn rotary_with_an_angle_for_each_pair() {
+    let body = "input %0 \"x\" : f32[b,s,3,8]\ninput %1 \"cos\" : f32[b,s,1,4]\ninput %2 \"sin\" : f32[b,s,1,4]
+        %3:2 = Split(%0) {axis=-1, num_outputs=2}\n%4 = Mul(%3, %1)\n%5 = Mul(%3#1, %2)\n%6 = Sub(%4, %5)
+        %7 = Mul(%3, %2)\n%8 = Mul(%3#1, %1)\n%9 = Add(%7, %8)\n%10 = Concat(%6, %9) {axis=-1}\noutput \"y\" = %10";
+    assert!(ops_of(body).ends_with(&["Mul", "Add", "Reshape"]), "{:?}", ops_of(body));
+}
