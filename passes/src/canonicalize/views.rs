@@ -116,6 +116,7 @@ const RULES: &[RuleInfo] = &[
         lhs: &["Unsqueeze(Unsqueeze(?x, #a), #b)"],
         uses: &["x", "a", "b"],
         apply: unsqueeze_of_unsqueeze,
+        shared: true,
         ..RuleInfo::BITWISE
     },
     RuleInfo {
@@ -124,6 +125,7 @@ const RULES: &[RuleInfo] = &[
         lhs: &["Unsqueeze|Squeeze|Flatten(Reshape|Unsqueeze|Squeeze|Flatten(?x, [_a]), [_b])"],
         uses: &["x"],
         apply: |r, m| unchanged(r, m).or_else(|_| reshape(r, m)),
+        shared: true,
         ..RuleInfo::BITWISE
     },
     RuleInfo {
