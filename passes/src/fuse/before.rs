@@ -80,7 +80,7 @@ fn scale_into_rows(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, 
         return Err(Skip::NoMatch);
     }
     // A product that broadcasts x makes it larger.
-    if !rewriter.fact(x).shape().last().is_some_and(|dim| dim.as_usize() == Some(rows)) {
+    if rewriter.fact(x).shape().last().is_none_or(|dim| dim.as_usize() != Some(rows)) {
         return Err(Skip::NoMatch);
     }
     let (factors, weights) = (c.to_f64s(), w.to_f64s());

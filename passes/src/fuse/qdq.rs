@@ -305,7 +305,7 @@ fn bias(
     for at in 0..channels {
         let steps = (values[if values.len() == 1 { 0 } else { at }] / unit(at)).round_ties_even();
         // Half the range is left to the sum of products.
-        if !(steps.abs() <= f64::from(1 << 30)) {
+        if !steps.is_finite() || steps.abs() > f64::from(1 << 30) {
             return Err(Skip::because(format!("a bias of {steps} steps does not fit an i32")));
         }
         integers.push(steps as i32);

@@ -282,7 +282,7 @@ fn gelu_argument(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Sk
 fn clip(rewriter: &mut Rewriter<'_>, found: &Match, lo: f64, hi: f64) -> Result<Value, Skip> {
     let x = rewriter.value(found, "x")?;
     // The verdict on NaN bounds is that of the operators, which differ.
-    if !(lo <= hi) || !rewriter.fact(x).dtype().is_float() {
+    if lo.is_nan() || hi.is_nan() || lo > hi || !rewriter.fact(x).dtype().is_float() {
         return Err(Skip::because(format!("bounds {lo} and {hi} are not in order")));
     }
     if rewriter.fact(x).ty != rewriter.fact(root(found)).ty {

@@ -264,7 +264,7 @@ fn leads_to_product(rewriter: &Rewriter<'_>, mut value: Value) -> bool {
                 let full = |v: &&Value| {
                     rewriter.fact(**v).shape() == full && rewriter.graph().constant(**v).is_none()
                 };
-                node.inputs.iter().flatten().filter(full).last().copied()
+                node.inputs.iter().flatten().rfind(full).copied()
             }
             _ => None,
         };
