@@ -10,7 +10,7 @@ use crate::trace::{OutputError, Trace, TraceRow};
 use crate::{DebugError, Difference, Tensors};
 use rabot_tensor::Tensor;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Version of the form of ledgers.
 pub const FORMAT: u32 = 1;
@@ -294,7 +294,12 @@ pub struct LedgerDiff {
 
 /// Compares two ledgers.
 pub fn diff(before: &Ledger, after: &Ledger, thresholds: Thresholds) -> LedgerDiff {
-    let (old, new) = (contributions(before), contributions(after));
+    let (mut old, mut new) = (contributions(before), contributions(after));
+    // Times that only one of them has say nothing.
+    let metrics = |list: &[Contribution]| list.iter().map(|(key, ..)| key.2).collect::<HashSet<_>>();
+    let (of_old, of_new) = (metrics(&old), metrics(&new));
+    old.retain(|(key, ..)| of_new.contains(key.2));
+    new.retain(|(key, ..)| of_old.contains(key.2));
     let lookup: HashMap<&Key, (f64, f64)> = old.iter().map(|(key, value, of)| (key, (*value, *of))).collect();
     let mut moves = Vec::new();
     for (key, value, of) in &new {
@@ -319,8 +324,11 @@ pub fn diff(before: &Ledger, after: &Ledger, thresholds: Thresholds) -> LedgerDi
 /// Stage with its occurrence, output, metric.
 type Key = (String, Option<String>, &'static str);
 
+/// A contribution, and the size of the whole that it is a part of.
+type Contribution = (Key, f64, f64);
+
 /// Contributions of the stages, each with the size of the whole that it is a part of, and the totals.
-fn contributions(ledger: &Ledger) -> Vec<(Key, f64, f64)> {
+fn contributions(ledger: &Ledger) -> Vec<Contribution> {
     let mut found = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();
     let graphs: Vec<&Entry> = ledger.entries.iter().filter(|entry| entry.stage != COMPILED).collect();
@@ -370,7 +378,7 @@ type TimeOf = fn(&Entry) -> Option<f64>;
 const TIMES: [(&str, TimeOf); 2] =
     [("predicted_ms", |entry| entry.predicted_ms), ("measured_ms", |entry| entry.measured_ms)];
 
-fn errors(found: &mut Vec<(Key, f64, f64)>, stage: &str, entry: &Entry) {
+fn errors(found: &mut Vec<Contribution>, stage: &str, entry: &Entry) {
     for output in &entry.outputs {
         let key = (stage.to_owned(), Some(output.name.clone()), "error");
         found.push((key, output.added, 1.0));
@@ -454,6 +462,9 @@ mod tests {
         let better = diff(&ledger(60, 1e-7), &ledger(50, 1e-7), Thresholds::default());
         assert!(better.passed && better.moves.iter().any(|m| m.turn == Turn::Better));
         assert_eq!(diff(&ledger(50, 0.0), &ledger(50, 0.0), Thresholds::default()).moves, []);
+        let mut timed = ledger(50, 0.0);
+        timed.entries.iter_mut().for_each(|entry| entry.measured_ms = Some(1.0));
+        assert_eq!(diff(&ledger(50, 0.0), &timed, Thresholds::default()).moves, []);
     }
 
     #[test]
