@@ -188,6 +188,22 @@ fn written_graphs() -> Vec<Graph> {
     seeds.chain(golden).collect()
 }
 
+/// What the rule says of the written graphs that it matches.
+fn reasons(info: &RuleInfo) -> String {
+    let rules = Rules::new(&[*info]).unwrap();
+    let mut text = String::new();
+    for mut graph in written_graphs() {
+        let report = rules.run("sound", &mut graph, &PassCx::default()).unwrap();
+        for skip in report.skipped {
+            text.push_str(&format!("\n  {}: {}", graph.name, skip.reason));
+        }
+        for applied in report.applied {
+            text.push_str(&format!("\n  {}: applied at {}", graph.name, applied.node));
+        }
+    }
+    text
+}
+
 /// Every rule of every pass.
 fn all_rules() -> Vec<RuleInfo> {
     let make = |info: &rabot_rewrite::PassInfo| (info.make)(&Options::new(info.name, info.options)).unwrap();
@@ -205,7 +221,9 @@ fn every_rule_keeps_what_graphs_compute() {
         match examine(&info) {
             Err(error) => problems.push(error),
             Ok((held, _)) if held < WANTED => {
-                problems.push(format!("{} {:?} was compared {held} times only", info.name, info.lhs));
+                let reasons = reasons(&info);
+                problems
+                    .push(format!("{} {:?} was compared {held} times only{reasons}", info.name, info.lhs));
             }
             Ok((_, example)) => {
                 if let Some(graph) = example.filter(|_| info.valid == Valid::Finite) {

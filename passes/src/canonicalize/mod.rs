@@ -4,4 +4,4 @@ pub mod algebra;
 pub mod cse;
 pub mod dce;
 pub mod fold;
-mod views;
+pub(crate) mod views;

@@ -3,7 +3,7 @@
 //! Every rule here lowers one of these, and raises none: the number of operators, the number of transposes, the
 //! number of operators that are no mere reshape, how many operands a concatenation has.
 
-mod pads;
+pub(crate) mod pads;
 mod parts;
 mod shapes;
 mod sink;
@@ -212,8 +212,8 @@ fn target(from: &[Dim], to: &[Dim]) -> Option<Vec<i64>> {
         None => None,
     });
     let target: Vec<i64> = dims.collect::<Option<_>>()?;
-    // With no elements there is nothing to infer the -1 from.
-    if inferred && to.iter().any(|dim| dim.is(0)) { None } else { Some(target) }
+    // With no elements there is nothing to infer a -1 from, and a 0 does not tell how many elements there are.
+    if from.iter().chain(to).any(|dim| dim.is(0)) { None } else { Some(target) }
 }
 
 fn unsqueeze_of_unsqueeze(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {

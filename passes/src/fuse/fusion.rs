@@ -22,6 +22,7 @@
 //! output "y" = %4
 //! ```
 
+use crate::canonicalize::views::pads::SIGN_OF_ZERO;
 use super::{affine, before, composite};
 use rabot_ir::Graph;
 use rabot_rewrite::{
@@ -64,7 +65,7 @@ impl Pass for Fuse {
 
     fn rules(&self) -> Vec<RuleInfo> {
         // Operators first: a Gelu is recognized by the 0.5 that `affine` would fold into weights.
-        [composite::rules(), affine::RULES.to_vec(), before::RULES.to_vec()].concat()
+        [composite::rules(), affine::RULES.to_vec(), before::RULES.to_vec(), SIGN_OF_ZERO.to_vec()].concat()
     }
 
     fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
