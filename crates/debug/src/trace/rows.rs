@@ -345,7 +345,9 @@ fn judge(exactness: Exactness, draft: &Draft, outputs: &[OutputError]) -> PassVe
     }
     let exceeds = |output: &&OutputError| output.verdict == Verdict::Exceeds;
     match (exactness, outputs.iter().find(exceeds)) {
-        (Exactness::Changes(metric), _) => PassVerdict::Changes(metric.to_owned()),
+        (Exactness::Changes(metric), _) if outputs.iter().any(|output| !output.added.is_equal()) => {
+            PassVerdict::Changes(metric.to_owned())
+        }
         (_, Some(output)) => PassVerdict::Exceeds(format!(
             "{}, rounding explains {:.2e}: {}",
             moved(&output.name, &output.added),

@@ -128,6 +128,10 @@ pub(crate) fn run(args: &DebugArgs) -> Result<Status, Failure> {
 ///
 /// **Errors**: its text is wrong.
 pub(crate) fn pipeline_of(options: &Options) -> Result<Pipeline, Failure> {
+    if let Some((rule, node)) = options.without.first() {
+        let failure = Failure::new(format!("--without {rule}@{node} is not for this verb, which runs every rewrite"));
+        return Err(failure.with_help("run, bench, compare, compile and explain take it"));
+    }
     match &options.pipeline {
         None => Ok(rabot::passes::default_pipeline()),
         Some(text) => Ok(rabot::passes::pipeline(text)?),
@@ -230,6 +234,8 @@ fn cells(row: &TraceRow) -> Vec<String> {
     let total = worst(row, |output| output.total.relative).map(|output| output.total.relative);
     let verdict = match &row.verdict {
         PassVerdict::Changes(_) => row.exactness.clone(),
+        // A pass that promises no bound, and did nothing to the outputs.
+        PassVerdict::Holds if row.exactness.starts_with("changes") => "holds".to_owned(),
         verdict => format!("{} {}", verdict.name(), row.exactness).trim_end().to_owned(),
     };
     let mut cells = vec![

@@ -125,7 +125,9 @@ fn text(before: &Ledger, after: &Ledger, found: &LedgerDiff, all: bool) -> Strin
     let shown: Vec<&LedgerMove> = found.moves.iter().filter(|m| all || m.turn != Turn::Moved).collect();
     if !shown.is_empty() {
         let mut table = output::table(&["stage", "output", "metric", ">before", ">after", ">by", "turn"]);
-        shown.iter().for_each(|m| drop(table.add_row(cells(m))));
+        for m in shown {
+            table.add_row(cells(m));
+        }
         text.push_str(&format!("{table}\n"));
     }
     let count = |turn| found.moves.iter().filter(|m| m.turn == turn).count();
