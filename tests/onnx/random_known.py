@@ -1,6 +1,47 @@
 """What ONNX Runtime 1.32 does wrong or cannot do, among random models: by what the model holds, never by its seed."""
 
+import onnx
+
+# An operator, a part of what ONNX Runtime says when it refuses a model with it, and why that is not rabot's.
+REFUSALS = [
+    ("LRN", "lrn.h", "LRN of an even size: ONNX does not ask for an odd one"),
+    ("LRN", "lrn.cc", "LRN of other ranks than 4: ONNX takes them"),
+    ("ConvInteger", "conv_integer.cc", "ConvInteger with a zero point for each channel of the weights"),
+    ("Conv", "Dilation not supported for AutoPadType", "Conv with auto_pad = SAME_* and dilations"),
+    ("Resize", "'Cubic' mode only supports", "Resize by cubic interpolation along other axes than two"),
+]
+NO_KERNEL = "Could not find an implementation for "
+
+
+def nodes_before(model, output):
+    """The nodes that an output is computed from."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found, waiting = {}, [output]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is None or node.output[0] in found:
+            continue
+        found[node.output[0]] = node
+        nested = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        waiting += [*node.input, *(name for graph in nested for inner in graph.node for name in inner.input)]
+    return found.values()
+
+
+def is_dilated_same(node):
+    """A pool whose auto_pad counts the window without its dilations."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    same = attributes.get("auto_pad", b"NOTSET").startswith(b"SAME")
+    return node.op_type in ("AveragePool", "MaxPool") and same and any(d > 1 for d in attributes.get("dilations", []))
+
 
 def known(model, text, output):
     """Why a disagreement is not rabot's; `None` if it may be. `output` is `None` where the model is refused."""
-    return None
+    if output is not None:
+        if any(is_dilated_same(node) for node in nodes_before(model, output)):
+            return "pools with auto_pad = SAME_* and dilations: the result is smaller than ceil(input / stride)"
+        return None
+    if NO_KERNEL in text:
+        return f"there is no kernel for {text.split(NO_KERNEL)[1].split('(')[0]} of these dtypes"
+    operators = {node.op_type for node in model.graph.node}
+    reasons = (reason for op, part, reason in REFUSALS if op in operators and part in text)
+    return next(reasons, None)
