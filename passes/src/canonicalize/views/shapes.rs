@@ -71,8 +71,11 @@ pub(in crate::canonicalize) const RULES: &[RuleInfo] = &[
     },
 ];
 
-/// The value whose shape a node gives, and the axes it tells, counted from the front.
-fn axes(graph: &Graph, value: Value) -> Option<(Value, i64, i64)> {
+/// Some dims of a value: from one axis to another, counted from the front.
+type Axes = (Value, i64, i64);
+
+/// The value whose shape a node gives, and the axes it tells.
+fn axes(graph: &Graph, value: Value) -> Option<Axes> {
     let node = graph.node(value.node);
     let Op::Shape(Shape { start, end }) = node.op else { return None };
     let x = node.inputs.first().copied().flatten()?;
@@ -113,7 +116,7 @@ fn concat_of_shapes(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value,
     let op = node.op.clone();
     let Op::Concat(Concat { .. }) = op else { return Err(Skip::NoMatch) };
     // Runs of neighbouring axes: the operands, and the axes together.
-    let mut runs: Vec<(Vec<Value>, Option<(Value, i64, i64)>)> = Vec::new();
+    let mut runs: Vec<(Vec<Value>, Option<Axes>)> = Vec::new();
     for &operand in &operands {
         let next = axes(rewriter.graph(), operand);
         match (runs.last_mut(), next) {
