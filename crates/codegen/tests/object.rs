@@ -32,20 +32,19 @@ fn kernel(function: UnaryFn) -> KernelDesc {
 
 const N: usize = 11;
 
-/// h = tan(x + c); y = flag ? exp(h + c) : neg(h + c); z = x.
+/// Once: d = neg(c + c). Then h = tan(x + c); y = flag ? exp(h + d) : neg(h + d); z = x.
 fn plan(constant: &[f32]) -> Plan {
-    let call = |kernel: usize, args: [usize; 3]| {
-        Step::Call(Call {
-            kernel,
-            args: args.to_vec(),
-            params: vec![Dim::from(N as i64)],
-            items: Dim::from(1),
-            scratch_bytes: Dim::from(0),
-            sources: vec!["node".into()],
-            flops: Dim::from(0),
-            values: vec![],
-        })
+    let once = |kernel: usize, args: [usize; 3]| Call {
+        kernel,
+        args: args.to_vec(),
+        params: vec![Dim::from(N as i64)],
+        items: Dim::from(1),
+        scratch_bytes: Dim::from(0),
+        sources: vec!["node".into()],
+        flops: Dim::from(0),
+        values: vec![],
     };
+    let call = |kernel: usize, args: [usize; 3]| Step::Call(once(kernel, args));
     let buffer =
         |storage, dtype, elements: usize| Buffer { storage, dtype, elements: Dim::from(elements as i64) };
     let port = |name: &str, dtype, elements: usize, buffer| Port {
@@ -64,17 +63,18 @@ fn plan(constant: &[f32]) -> Plan {
             buffer(Storage::Constant(0), DType::F32, N),
             buffer(Storage::Arena { first: 0, last: 3 }, DType::F32, N),
             buffer(Storage::Output(0), DType::F32, N),
+            buffer(Storage::Arena { first: 0, last: usize::MAX }, DType::F32, N),
         ],
         constants: vec![Constant { bytes: Bytes::from(common::bytes(constant)), dtype: DType::F32 }],
         kernels: vec![kernel(UnaryFn::Libm("tan")), kernel(UnaryFn::Exp), kernel(UnaryFn::Neg)],
         kernel_names: vec!["tan".to_owned(), "exp".to_owned(), "neg".to_owned()],
-        init: vec![],
+        init: vec![once(2, [2, 2, 5])],
         steps: vec![
             call(0, [0, 2, 3]),
             Step::If {
                 condition: 1,
-                then_steps: vec![call(1, [3, 2, 4])],
-                else_steps: vec![call(2, [3, 2, 4])],
+                then_steps: vec![call(1, [3, 5, 4])],
+                else_steps: vec![call(2, [3, 5, 4])],
             },
         ],
         checks: vec![],
@@ -119,6 +119,7 @@ fn run_linked(
     let list = x.iter().map(|v| format!("{v:?}f")).collect::<Vec<_>>().join(", ");
     let source = format!(
         r#"#include <stdio.h>
+#include <string.h>
 #include "small.h"
 static _Alignas(64) unsigned char arena[RABOT_SMALL_ARENA_BYTES];
 int main(void) {{
@@ -126,6 +127,7 @@ int main(void) {{
     for (unsigned char flag = 0; flag < 2; flag++) {{
         const void *inputs[] = {{ x, &flag }};
         void *outputs[] = {{ y, z }};
+        memset(arena, 0x5a, sizeof arena);
         printf("%d", rabot_small_run(inputs, outputs, arena));
         for (int i = 0; i < {N}; i++) printf(" %.9g %.9g", y[i], z[i]);
         printf("\n");
@@ -175,7 +177,7 @@ fn linked_with_c_it_computes_the_same() {
         for (flag, line) in lines.iter().enumerate() {
             assert_eq!(line[0], 0.0);
             for i in 0..N {
-                let h = (x[i] + c[i]).tan() + c[i];
+                let h = (x[i] + c[i]).tan() - (c[i] + c[i]);
                 let y = if flag == 1 { h.exp() } else { -h };
                 let actual = line[1 + 2 * i];
                 assert!(
