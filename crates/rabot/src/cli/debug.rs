@@ -129,7 +129,8 @@ pub(crate) fn run(args: &DebugArgs) -> Result<Status, Failure> {
 /// **Errors**: its text is wrong.
 pub(crate) fn pipeline_of(options: &Options) -> Result<Pipeline, Failure> {
     if let Some((rule, node)) = options.without.first() {
-        let failure = Failure::new(format!("--without {rule}@{node} is not for this verb, which runs every rewrite"));
+        let failure =
+            Failure::new(format!("--without {rule}@{node} is not for this verb, which runs every rewrite"));
         return Err(failure.with_help("run, bench, compare, compile and explain take it"));
     }
     match &options.pipeline {
