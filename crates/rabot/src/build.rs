@@ -6,7 +6,7 @@ use rabot_ir::{Dim, Fact, Graph, ValueType};
 use rabot_kernel::Staged;
 use rabot_onnx::{ExportOptions, Model};
 use rabot_passes::{default_pipeline, pipeline};
-use rabot_rewrite::{PassCx, PassError, Step};
+use rabot_rewrite::{Admit, Gate, PassCx, PassError, Pipeline, Step};
 use rabot_runtime::Program;
 use rabot_target::Profile;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,10 @@ pub fn optimize(
     };
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
     let cx = PassCx { calibration, strict: options.strict, ..PassCx::default() };
+    if !options.without.is_empty() {
+        // Kept results are those of all rewrites.
+        return run_without(&pipeline, graph, cx, options, observe);
+    }
     let Some(folder) = &options.cache else {
         return pipeline.run(graph, &cx, observe).map_err(|error| keep(error, graph, options));
     };
@@ -78,6 +82,26 @@ pub fn optimize(
         CacheError::Pass(error) => keep(error, graph, options),
         CacheError::File(error) => error,
     })
+}
+
+/// Runs a pipeline without the rewrites that the options leave out.
+fn run_without(
+    pipeline: &Pipeline,
+    graph: &mut Graph,
+    cx: PassCx<'_>,
+    options: &Options,
+    observe: &mut dyn FnMut(&Step, &Graph),
+) -> Result<Vec<Step>, Error> {
+    let gate = Gate::new(Admit::WithoutAt(options.without.iter().cloned().collect()));
+    let steps = pipeline.run(graph, &PassCx { gate: Some(&gate), ..cx }, observe);
+    let steps = steps.map_err(|error| keep(error, graph, options))?;
+    let refused = gate.refused();
+    let there =
+        |(rule, node): &&(String, String)| refused.iter().any(|key| key.rule == *rule && key.node == *node);
+    match options.without.iter().find(|rewrite| !there(rewrite)) {
+        Some((rule, node)) => Err(Error::NoRewrite { rule: rule.clone(), node: node.clone() }),
+        None => Ok(steps),
+    }
 }
 
 /// Keeps the graph that a pass of rabot's own could not do right, so that it can be looked at and made smaller.

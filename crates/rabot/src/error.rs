@@ -54,6 +54,16 @@ pub enum Error {
         /// The names there are.
         known: String,
     },
+    /// A rewrite was to be left out that no pass makes.
+    #[error(
+        "there is no rewrite `{rule}` at `{node}` to leave out; `rabot debug --explain` lists those that are made"
+    )]
+    NoRewrite {
+        /// The rule.
+        rule: String,
+        /// The node.
+        node: String,
+    },
     /// The graph cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -13,6 +13,8 @@ pub struct Options {
     pub pipeline: Option<String>,
     /// Leaves out rules that only hold for finite values.
     pub strict: bool,
+    /// Rewrites that are left out: pairs of rule and node.
+    pub without: Vec<(String, String)>,
     /// Sizes for symbolic dims, by name. A dim that is not named stays symbolic.
     pub dims: Vec<(String, usize)>,
     /// Input sets for passes that calibrate.
@@ -32,6 +34,7 @@ impl Default for Options {
             target: "host".to_owned(),
             pipeline: None,
             strict: false,
+            without: Vec::new(),
             dims: Vec::new(),
             calibration: Vec::new(),
             cache: None,

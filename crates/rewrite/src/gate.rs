@@ -36,6 +36,8 @@ pub enum Admit {
     FirstWithout(usize, BTreeSet<RewriteKey>),
     /// All but these.
     Without(BTreeSet<RewriteKey>),
+    /// All but those of a rule at a node, whatever the pass and however often: pairs of rule and node.
+    WithoutAt(BTreeSet<(String, String)>),
 }
 
 /// Lets changes through, and remembers them in order.
@@ -86,6 +88,7 @@ impl Gate {
             Admit::First(most) => count < *most,
             Admit::FirstWithout(most, without) => count < *most && !without.contains(&key),
             Admit::Without(without) => !without.contains(&key),
+            Admit::WithoutAt(without) => !without.contains(&(key.rule.clone(), key.node.clone())),
         };
         if admitted {
             *state.repeats.entry(place).or_insert(0) += 1;
@@ -122,5 +125,17 @@ mod tests {
         assert!(!gate.admits("r", "b"));
         assert!(!gate.admits("r", "b"), "it stays out when it is tried again");
         assert_eq!(gate.refused(), [key]);
+    }
+
+    #[test]
+    fn a_rule_stays_out_at_a_node_in_every_pass() {
+        let gate = Gate::new(Admit::WithoutAt([("r".to_owned(), "b".to_owned())].into()));
+        for step in 0..2 {
+            gate.start(step);
+            assert!(gate.admits("r", "a"));
+            assert!(!gate.admits("r", "b"));
+            assert!(gate.admits("s", "b"));
+        }
+        assert_eq!(gate.refused().len(), 2);
     }
 }

@@ -202,7 +202,6 @@ impl Lab<'_> {
 /// pass changes what the model computes.
 pub fn bisect(subject: Subject<'_>) -> Result<Bisection, DebugError> {
     let started = Instant::now();
-    refuse_tolerance(&subject)?;
     let first = subject.inputs.first().ok_or_else(|| DebugError::Bisect("there are no inputs".to_owned()))?;
     let timed = Instant::now();
     interp::run(subject.graph, first).map_err(|error| DebugError::interp("the model as imported", error))?;
@@ -215,6 +214,7 @@ pub fn bisect(subject: Subject<'_>) -> Result<Bisection, DebugError> {
         return Err(DebugError::Bisect(format!("the check fails for the model as imported: {why}")));
     }
     let full = lab.trial(Admit::Without(Default::default()));
+    refuse_tolerance(&subject, &full.steps)?;
     let compiled = lab.try_out(&full, Engine::Compiled);
     let mut found = Bisection {
         fails: !compiled.holds,
@@ -245,15 +245,14 @@ pub fn bisect(subject: Subject<'_>) -> Result<Bisection, DebugError> {
     Ok(found)
 }
 
-/// A pass that changes what is computed cannot be held to rounding.
-fn refuse_tolerance(subject: &Subject<'_>) -> Result<(), DebugError> {
-    let changes = |exactness: Exactness| matches!(exactness, Exactness::Changes(_));
-    let pass = subject.pipeline.passes().iter().find(|pass| changes(pass.exactness()));
-    match (subject.check, pass) {
-        (Check::Tolerance, Some(pass)) => Err(DebugError::Bisect(format!(
+/// What changes what is computed cannot be held to rounding.
+fn refuse_tolerance(subject: &Subject<'_>, steps: &[Step]) -> Result<(), DebugError> {
+    let changes =
+        |step: &&Step| matches!(step.exactness, Exactness::Changes(_)) && !step.report.applied.is_empty();
+    match (subject.check, steps.iter().find(changes)) {
+        (Check::Tolerance, Some(step)) => Err(DebugError::Bisect(format!(
             "pass `{}` {}, so outputs are not those of the model; say what they have to be like, with a check or a metric",
-            pass.name(),
-            pass.exactness()
+            step.pass, step.exactness
         ))),
         _ => Ok(()),
     }

@@ -38,6 +38,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, help_heading = COMPILING)]
     pub strict: bool,
 
+    /// Leave a rewrite out: its rule and node, as `rabot bisect` and `debug --explain` name them; may be given several times
+    #[arg(long, value_name = "RULE@NODE", help_heading = COMPILING, value_parser = parse_rewrite)]
+    pub without: Vec<(String, String)>,
+
     /// How to compile, as a TOML file; options given here go before it
     #[arg(long, value_name = "FILE.toml", value_hint = ValueHint::FilePath, help_heading = COMPILING)]
     pub recipe: Option<PathBuf>,
@@ -70,6 +74,7 @@ impl BuildArgs {
             target,
             pipeline,
             strict: self.strict || recipe.strict,
+            without: self.without.clone(),
             cache: self.cache.clone(),
             reproducers: Some(PathBuf::from(".")),
             ..Options::default()
@@ -179,6 +184,13 @@ impl ModelArgs {
     /// An error that names the model file.
     pub(crate) fn about_model(&self, error: rabot::Error) -> Failure {
         Failure::from(error).about(&self.model.display().to_string())
+    }
+}
+
+fn parse_rewrite(text: &str) -> Result<(String, String), String> {
+    match text.split_once('@') {
+        Some((rule, node)) if !rule.is_empty() && !node.is_empty() => Ok((rule.to_owned(), node.to_owned())),
+        _ => Err("expected RULE@NODE, as int8@conv1".to_owned()),
     }
 }
 

@@ -124,6 +124,7 @@ fn help_for(error: &(dyn StdError + 'static)) -> Option<&'static str> {
                 Some("`rabot reduce` makes it smaller; please report it with that file")
             }
             Error::Snapshot { .. } => None,
+            Error::NoRewrite { .. } => None,
             Error::Plan(_) | Error::Codegen(_) | Error::Graph(_) | Error::Pass(_) => None,
         };
     }

@@ -14,6 +14,7 @@ mod summary;
 mod taps;
 
 mod bench;
+mod bisect;
 mod compare;
 mod compile;
 mod debug;
@@ -69,6 +70,7 @@ enum Command {
     Report(report::ReportArgs),
     Run(run::RunArgs),
     Bench(bench::BenchArgs),
+    Bisect(bisect::BisectArgs),
     Compare(compare::CompareArgs),
     Debug(debug::DebugArgs),
     Golden(golden::GoldenArgs),
@@ -103,6 +105,7 @@ fn dispatch(command: Command) -> Result<Status, Failure> {
         Command::Report(args) => report::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Bisect(args) => bisect::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Debug(args) => debug::run(&args),
         Command::Golden(args) => golden::run(&args),
