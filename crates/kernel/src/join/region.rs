@@ -172,7 +172,7 @@ struct Low {
     last: Dim,
 }
 
-/// The part of a map that stays when multiples of `period` are left out, without the loop over `skip`.
+/// The part of an index that stays when multiples of `period` are left out.
 fn low(offset: &Dim, axes: &[&Axis], period: Option<&Dim>) -> Option<Low> {
     let is_high = |dim: &Dim| period.is_some_and(|period| exact(dim, period).is_some());
     let mut first = if is_high(offset) { Dim::from(0) } else { offset.clone() };
