@@ -222,6 +222,7 @@ impl<'a> Draw<'a> {
         self.add(make(function, &Attrs::new())?, operands)
     }
 
+    // tidy: long, because each kind of operand is drawn in its own way.
     fn node(&mut self, op: &str, operands: &[Operand], open: bool, spec: &Spec) -> Option<Value> {
         if op == "Concat" {
             return self.concat(operands, spec);
@@ -315,6 +316,7 @@ impl<'a> Draw<'a> {
     }
 
     /// Attributes of an op, and what its operands after the first should be.
+    // tidy: long, because it is a table with one entry an op.
     fn plan(&mut self, op: &str, fact: &Fact, count: usize) -> Option<(Attrs, Vec<Spec>)> {
         let (shape, rank, dtype) = (fact.shape().to_vec(), fact.rank(), fact.dtype());
         let float = |shape: Vec<Dim>| Spec { dtype, shape, content: Content::Any };
@@ -494,6 +496,7 @@ impl<'a> Draw<'a> {
     }
 
     /// A Concat of what rules about it look for: parts of one value, other Concats, operands without elements.
+    // tidy: long, because it lists the kinds of operands that rules look for.
     fn concat(&mut self, operands: &[Operand], spec: &Spec) -> Option<Value> {
         let base = Spec {
             shape: if spec.shape.is_empty() { vec![Dim::from(2)] } else { spec.shape.clone() },
