@@ -8,6 +8,7 @@ use rabot_onnx::Limits;
 use rabot_passes::{DEFAULT_PIPELINE, pipeline};
 use rabot_rewrite::{Exactness, PassCx, Step};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Models whose interpretation takes a fraction of a second, with sizes for their symbolic dims.
 const SMALL: &[(&str, &[(&str, usize)])] = &[
@@ -48,11 +49,15 @@ fn every_model_goes_through_the_default_pipeline() {
     let pipeline = pipeline(DEFAULT_PIPELINE).unwrap();
     for (name, path) in models() {
         let mut graph = import(&path);
+        let start = Instant::now();
         let steps = pipeline
             .run(&mut graph, &PassCx::default(), &mut |_, _| {})
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let (first, last) = (&steps[0].report.before, &steps[steps.len() - 1].report.after);
-        println!("{name}: {} nodes become {}, in {} kernels", first.nodes, last.nodes, last.kernels);
+        let took = start.elapsed();
+        println!("{name}: {} nodes become {}, in {} kernels; {took:.1?}", first.nodes, last.nodes, last.kernels);
+        let each = steps.iter().map(|step| format!("{} {:.1?}", step.pass, step.report.elapsed));
+        println!("    {}", each.collect::<Vec<_>>().join(", "));
         assert!(last.nodes <= first.nodes && last.kernels <= last.nodes, "{name}");
         // What is done is done: a second time, no rule finds anything.
         let again = pipeline.run(&mut graph, &PassCx::default(), &mut |_, _| {}).unwrap();

@@ -131,7 +131,8 @@ fn leaf(rewriter: &Rewriter<'_>, value: Value, perm: &[usize]) -> Option<Leaf> {
     let operand = graph.node(value.node).inputs.first().copied().flatten();
     match (permutation(rewriter, value), operand) {
         (Ok(inner), Some(x)) => {
-            let both: Vec<usize> = perm.iter().map(|&axis| inner.get(axis).copied()).collect::<Option<_>>()?;
+            let both: Vec<usize> =
+                perm.iter().map(|&axis| inner.get(axis).copied()).collect::<Option<_>>()?;
             let same = both.iter().enumerate().all(|(to, &from)| to == from);
             Some(if same { Leaf::Cancelled(x) } else { Leaf::Transposed(x, both) })
         }
@@ -190,7 +191,11 @@ fn ordered(leaves: HashMap<Value, Leaf>) -> Vec<(Value, Leaf)> {
 }
 
 /// The value with what is in `made` in the place of its operands, through as many nodes as it takes.
-fn rebuild(rewriter: &mut Rewriter<'_>, value: Value, made: &mut HashMap<Value, Value>) -> Result<Value, Skip> {
+fn rebuild(
+    rewriter: &mut Rewriter<'_>,
+    value: Value,
+    made: &mut HashMap<Value, Value>,
+) -> Result<Value, Skip> {
     if let Some(&new) = made.get(&value) {
         return Ok(new);
     }
