@@ -157,7 +157,7 @@ fn one(graph: &Graph, inputs: &Tensors, profile: &Profile, stem: &Path) -> Resul
 
 fn compiled(graph: &Graph, inputs: &Tensors, profile: &Profile) -> Result<Tensors, String> {
     let program = program(graph, profile)?;
-    let mut session = rabot::Session::new(&program).map_err(|error| error.to_string())?;
+    let session = rabot::Session::new(&program).map_err(|error| error.to_string())?;
     session.run(inputs).map_err(|error| error.to_string())
 }
 

@@ -55,7 +55,10 @@ fn every_model_goes_through_the_default_pipeline() {
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let (first, last) = (&steps[0].report.before, &steps[steps.len() - 1].report.after);
         let took = start.elapsed();
-        println!("{name}: {} nodes become {}, in {} kernels; {took:.1?}", first.nodes, last.nodes, last.kernels);
+        println!(
+            "{name}: {} nodes become {}, in {} kernels; {took:.1?}",
+            first.nodes, last.nodes, last.kernels
+        );
         let each = steps.iter().map(|step| format!("{} {:.1?}", step.pass, step.report.elapsed));
         println!("    {}", each.collect::<Vec<_>>().join(", "));
         assert!(last.nodes <= first.nodes && last.kernels <= last.nodes, "{name}");

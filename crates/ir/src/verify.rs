@@ -479,6 +479,7 @@ fn check_regions(id: NodeId, node: &Node, facts: &[Option<&Fact>], errors: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dim;
 
     fn numbers(graph: &Graph) -> Vec<u32> {
         verify(graph).err().map_or(vec![], |e| e.0.iter().map(|e| e.violation.number()).collect())

@@ -16,8 +16,8 @@ mod stages;
 
 pub use dag::{Access, BinaryFn, Coord, Dag, Expr, ExprId, ExprNode, Size, UnaryFn};
 pub use desc::{
-    Arg, Arrangement, CompositeKernel, ContractKernel, KernelDesc, LoopKernel, Operand, Part, Patches, ReduceFn,
-    Reduction, Stage, Store, Tile, Vectorize,
+    Arg, Arrangement, CompositeKernel, ContractKernel, KernelDesc, LoopKernel, Operand, Part, Patches,
+    ReduceFn, Reduction, Stage, Store, Tile, Vectorize,
 };
 pub use lower::{PlanError, Unplannable, plan};
 pub use memory::{BUFFER_ALIGN_BYTES, Interval, assign_offsets};

@@ -80,7 +80,7 @@ pub fn optimize(
         .map_err(|error| Error::Snapshot { path: folder.clone(), reason: error.to_string() })?;
     cache::run(&pipeline, graph, &cx, folder, observe).map_err(|error| match error {
         CacheError::Pass(error) => keep(error, graph, options),
-        CacheError::File(error) => error,
+        CacheError::File(error) => *error,
     })
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn run(
     });
     match (steps, failed) {
         (Err(error), _) => Err(CacheError::Pass(error)),
-        (_, Some(error)) => Err(CacheError::File(error)),
+        (_, Some(error)) => Err(CacheError::File(Box::new(error))),
         (Ok(steps), None) => Ok(steps),
     }
 }
@@ -58,7 +58,7 @@ pub(crate) fn run(
 /// Why a cached run failed.
 pub(crate) enum CacheError {
     Pass(PassError),
-    File(Error),
+    File(Box<Error>),
 }
 
 /// Where the result of each pass is kept.

@@ -17,8 +17,8 @@
 #![forbid(unsafe_code)]
 
 mod build;
-pub mod conformance;
 mod cache;
+pub mod conformance;
 mod error;
 pub mod npz;
 mod options;

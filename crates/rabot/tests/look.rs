@@ -94,7 +94,7 @@ fn a_failing_model_gets_smaller_and_still_fails() {
     let (smaller, inputs) = (format!("{out}/model.onnx"), format!("{out}/inputs.npz"));
     let again = rabot(&["debug", &smaller, "--inputs", &inputs, "--pipeline", "fuse"]);
     assert_eq!(again.status.code(), Some(1), "{}", text(&again.stderr));
-    refused(&["reduce", &model, "--inputs", &args[3], "--pipeline", "cse", "-o", &out], "does not fail");
+    refused(&["reduce", &model, "--inputs", args[3], "--pipeline", "cse", "-o", &out], "does not fail");
 }
 
 #[test]

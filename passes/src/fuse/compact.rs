@@ -131,7 +131,7 @@ fn affine_users(graph: &Graph, id: NodeId) -> Vec<(NodeId, usize)> {
     let node = graph.node(id);
     let linear = matches!(node.op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_));
     let weights = node.inputs.get(1).copied().flatten();
-    if !linear || !weights.is_some_and(|weights| graph.constant(weights).is_some()) {
+    if !linear || weights.is_none_or(|weights| graph.constant(weights).is_none()) {
         return Vec::new();
     }
     let users = graph.users(Value { node: id, slot: 0 });

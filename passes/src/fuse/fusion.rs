@@ -22,8 +22,8 @@
 //! output "y" = %4
 //! ```
 
-use crate::canonicalize::views::pads::SIGN_OF_ZERO;
 use super::{affine, before, composite};
+use crate::canonicalize::views::pads::SIGN_OF_ZERO;
 use rabot_ir::Graph;
 use rabot_rewrite::{
     Exactness, Pass, PassCx, PassError, PassInfo, PatternError, Report, RuleInfo, Rules, Valid,

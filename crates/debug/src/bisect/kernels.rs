@@ -193,7 +193,8 @@ fn told(
     let shape = expected.shape().to_vec();
     let lanes = (VECTOR * expected.len() / expected.bytes().len().max(1)).max(1);
     let row = shape.last().copied().unwrap_or(1).max(1);
-    let after_full = |at: usize, length: usize| length % lanes != 0 && at >= length - length % lanes;
+    let after_full =
+        |at: usize, length: usize| !length.is_multiple_of(lanes) && at >= length - length % lanes;
     let tail = |&at: &usize| after_full(at % row, row) || after_full(at, expected.len());
     KernelCulprit {
         kernel: kernel.cloned().unwrap_or_default(),

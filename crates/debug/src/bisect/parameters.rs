@@ -195,7 +195,7 @@ fn weight(before: &Graph, after: &Graph, id: NodeId) -> Option<Pair> {
         }
         most
     };
-    let (float, integer) = (along(&floats, last != transposed), along(weights, last));
+    let (float, integer) = (along(floats, last != transposed), along(weights, last));
     let right: Vec<f64> =
         float.iter().zip(&integer).map(|(f, q)| if *q > 0.0 { f / q } else { 1.0 }).collect();
     let now = scales.to_f64s();

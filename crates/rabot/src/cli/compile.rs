@@ -211,9 +211,7 @@ fn wrote(args: &CompileArgs, paths: &[&Path]) -> Result<(), Failure> {
         let target = args.model.build.options()?.target;
         let files: Vec<_> =
             paths.iter().map(|p| json!({ "path": p.display().to_string(), "bytes": size(p) })).collect();
-        return output::print_json(
-            &json!({ "emit": args.emit.name(), "target": target, "files": files }),
-        );
+        return output::print_json(&json!({ "emit": args.emit.name(), "target": target, "files": files }));
     }
     let lines = paths.iter().map(|path| format!("{} ({} bytes)\n", path.display(), size(path)));
     output::print(&lines.collect::<String>())
