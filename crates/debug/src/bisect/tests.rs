@@ -49,8 +49,11 @@ fn a_kernel_that_stops_early_is_named() {
             let Work::Kernels(plan) = &mut stage.work else { continue };
             for kernel in &mut plan.kernels {
                 let KernelDesc::Loop(kernel) = kernel else { continue };
-                if let Some(Size::Const(extent)) = kernel.outer.last_mut() {
-                    *extent -= 1;
+                let inner = kernel.stages.iter_mut().filter_map(|stage| stage.inner.last_mut());
+                for extent in inner.take(1) {
+                    if let Size::Const(extent) = extent {
+                        *extent -= 1;
+                    }
                 }
             }
         }
@@ -58,5 +61,6 @@ fn a_kernel_that_stops_early_is_named() {
     let found = found(Some(&short), &Check::Tolerance).unwrap();
     assert!(found.fails && found.rewrites.is_empty(), "{found:?}");
     assert_eq!(found.kernels.len(), 1);
-    assert_eq!(found.kernels[0].value, "y", "{found:?}");
+    let kernel = &found.kernels[0];
+    assert_eq!((kernel.value.as_str(), kernel.first_wrong, kernel.in_tail), ("grow", 9, true), "{found:?}");
 }
