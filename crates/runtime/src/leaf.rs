@@ -229,7 +229,13 @@ impl Runner<'_, '_> {
                 Some((buffer, shape)) => {
                     let shape = self.binding.shape(shape)?;
                     let dtype = plan.buffers[*buffer].dtype;
-                    Some(Tensor::from_raw(dtype, &shape, self.bytes(*buffer).to_vec()))
+                    // The value may be the first part of a concatenation, which its buffer holds whole.
+                    let size = shape.iter().product::<usize>() * dtype.size_bytes();
+                    let held = self.bytes(*buffer);
+                    let bytes = held.get(..size).ok_or_else(|| {
+                        failed(format!("an operand {dtype}{shape:?} is in {} bytes", held.len()))
+                    })?;
+                    Some(Tensor::from_raw(dtype, &shape, bytes.to_vec()))
                 }
             });
         }

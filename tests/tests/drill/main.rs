@@ -219,7 +219,6 @@ fn kernel_faults(model: &Model, rows: &mut Vec<Row>) {
 }
 
 #[test]
-#[ignore = "takes minutes without optimization: cargo test --release --test drill -- --ignored --nocapture"]
 fn every_planted_fault_is_named() {
     let mut rows = Vec::new();
     for model in &models() {
