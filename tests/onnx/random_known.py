@@ -28,17 +28,18 @@ def nodes_before(model, output):
 
 
 def is_dilated_same(node):
-    """A pool whose auto_pad counts the window without its dilations."""
+    """A pool or integer convolution whose auto_pad counts the window without its dilations."""
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     same = attributes.get("auto_pad", b"NOTSET").startswith(b"SAME")
-    return node.op_type in ("AveragePool", "MaxPool") and same and any(d > 1 for d in attributes.get("dilations", []))
+    kinds = ("AveragePool", "MaxPool", "ConvInteger", "QLinearConv")
+    return node.op_type in kinds and same and any(d > 1 for d in attributes.get("dilations", []))
 
 
 def known(model, text, output):
     """Why a disagreement is not rabot's; `None` if it may be. `output` is `None` where the model is refused."""
     if output is not None:
         if any(is_dilated_same(node) for node in nodes_before(model, output)):
-            return "pools with auto_pad = SAME_* and dilations: the result is smaller than ceil(input / stride)"
+            return "pools and integer convolutions with auto_pad = SAME_* and dilations: the result is smaller than ceil(input / stride)"
         return None
     if NO_KERNEL in text:
         return f"there is no kernel for {text.split(NO_KERNEL)[1].split('(')[0]} of these dtypes"

@@ -256,11 +256,8 @@ impl Plan {
                     rows.push(judged(shaped(row, found, port(*value)), *value, name));
                 }
                 other => {
-                    let reason = match other {
-                        Some(Outcome::Unlike(reason)) => reason.clone(),
-                        _ => "no tensor".to_owned(),
-                    };
-                    skipped.push(Skipped { name: name.to_string(), reason });
+                    let unlike = if let Some(Outcome::Unlike(reason)) = other { reason } else { "no tensor" };
+                    skipped.push(Skipped { name: name.to_string(), reason: unlike.to_owned() });
                 }
             }
         }

@@ -112,9 +112,21 @@ fn culprits(graph: &Graph, session: &Session, inputs: &Tensors) -> Result<Vec<Ke
         }
     }
     let tolerances = tolerance::derive(graph, &shapes)?;
+    Ok(beyond(graph, &local, &tolerances, &written, &names))
+}
+
+/// Of values that differ, with what was got and what is expected, those beyond their tolerance; the one that is furthest
+/// off if there is none.
+fn beyond(
+    graph: &Graph,
+    local: &[(Value, Tensor, Tensor)],
+    tolerances: &HashMap<Value, tolerance::Tolerance>,
+    written: &HashMap<String, Written>,
+    names: &HashMap<String, String>,
+) -> Vec<KernelCulprit> {
     let mut found = Vec::new();
     let mut worst: Option<(f64, KernelCulprit)> = None;
-    for (value, got, expected) in &local {
+    for (value, got, expected) in local {
         let Some(injected) = Difference::of(got, expected) else { continue };
         let tolerance = tolerances.get(value).copied().unwrap_or_default();
         let name = graph.value_name(*value).to_string();
@@ -130,7 +142,7 @@ fn culprits(graph: &Graph, session: &Session, inputs: &Tensors) -> Result<Vec<Ke
     if found.is_empty() {
         found.extend(worst.map(|(_, culprit)| culprit));
     }
-    Ok(found)
+    found
 }
 
 fn observed(session: &Session, inputs: &Tensors) -> Result<HashMap<String, Written>, DebugError> {
