@@ -8,6 +8,9 @@ REFUSALS = [
     ("LRN", "lrn.cc", "LRN of other ranks than 4: ONNX takes them"),
     ("ConvInteger", "conv_integer.cc", "ConvInteger with a zero point for each channel of the weights"),
     ("Conv", "Dilation not supported for AutoPadType", "Conv with auto_pad = SAME_* and dilations"),
+    ("ConvInteger", "Dilation not supported for AutoPadType", "ConvInteger with auto_pad = SAME_* and dilations"),
+    ("QLinearConv", "Dilation not supported for AutoPadType", "QLinearConv with auto_pad = SAME_* and dilations"),
+    ("MaxPool", "padding values must be non-negative", "MaxPool with negative padding"),
     ("Resize", "'Cubic' mode only supports", "Resize by cubic interpolation along other axes than two"),
 ]
 NO_KERNEL = "Could not find an implementation for "
@@ -35,11 +38,27 @@ def is_dilated_same(node):
     return node.op_type in kinds and same and any(d > 1 for d in attributes.get("dilations", []))
 
 
+def is_empty_product(node, shapes):
+    """An integer product that sums nothing."""
+    return node.op_type == "MatMulInteger" and shapes.get(node.input[0], [1])[-1:] == [0]
+
+
+def shapes_of(model):
+    """Dims of values by name, as far as inference tells; -1 for others."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = [*graph.value_info, *graph.input, *graph.output]
+    dims = {value.name: value.type.tensor_type.shape.dim for value in values}
+    return {name: [dim.dim_value if dim.HasField("dim_value") else -1 for dim in of] for name, of in dims.items()}
+
+
 def known(model, text, output):
     """Why a disagreement is not rabot's; `None` if it may be. `output` is `None` where the model is refused."""
     if output is not None:
         if any(is_dilated_same(node) for node in nodes_before(model, output)):
             return "pools and integer convolutions with auto_pad = SAME_* and dilations: the result is smaller than ceil(input / stride)"
+        shapes = shapes_of(model)
+        if any(is_empty_product(node, shapes) for node in nodes_before(model, output)):
+            return "MatMulInteger over no elements: the result is not written"
         return None
     if NO_KERNEL in text:
         return f"there is no kernel for {text.split(NO_KERNEL)[1].split('(')[0]} of these dtypes"
