@@ -38,6 +38,13 @@ def is_dilated_same(node):
     return node.op_type in kinds and same and any(d > 1 for d in attributes.get("dilations", []))
 
 
+def is_valid_rounded_up(node):
+    """A pool with auto_pad = VALID and ceil_mode, whose size ONNX gives as ceil((input - window + 1) / stride)."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    pool = node.op_type in ("AveragePool", "MaxPool", "LpPool")
+    return pool and attributes.get("auto_pad") == b"VALID" and attributes.get("ceil_mode", 0) == 1
+
+
 def is_empty_product(node, shapes):
     """An integer product that sums nothing."""
     return node.op_type == "MatMulInteger" and shapes.get(node.input[0], [1])[-1:] == [0]
@@ -56,6 +63,8 @@ def known(model, text, output):
     if output is not None:
         if any(is_dilated_same(node) for node in nodes_before(model, output)):
             return "pools and integer convolutions with auto_pad = SAME_* and dilations: the result is smaller than ceil(input / stride)"
+        if any(is_valid_rounded_up(node) for node in nodes_before(model, output)):
+            return "pools with auto_pad = VALID and ceil_mode: the result is larger than ceil((input - window + 1) / stride)"
         shapes = shapes_of(model)
         if any(is_empty_product(node, shapes) for node in nodes_before(model, output)):
             return "MatMulInteger over no elements: the result is not written"
