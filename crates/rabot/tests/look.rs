@@ -119,6 +119,16 @@ fn a_recipe_says_how_to_compile() {
     assert!(text.contains("f32[2,1,8,8]") && !text.contains("group="), "{text}");
     let text = done(&["compile", MODEL, "--emit", "text", "--recipe", &recipe, "--pipeline", "group"]);
     assert!(text.contains("group="), "options go before the recipe: {text}");
+    fs::write(&recipe, "level = 0").unwrap();
+    let text = done(&["compile", MODEL, "--emit", "text", "--recipe", &recipe]);
+    assert!(!text.contains("group="), "{text}");
+    fs::write(&recipe, "level = 4").unwrap();
+    refused(&["compile", MODEL, "--emit", "text", "--recipe", &recipe], "there is no level 4");
+    fs::write(&recipe, "without = [\"contraction@relu_2\"]").unwrap();
+    let left_out = done(&["compile", MODEL, "--emit", "text", "--recipe", &recipe]);
+    let given = ["compile", MODEL, "--emit", "text", "--without", "contraction@relu_2"];
+    assert_eq!(left_out, done(&given));
+    assert_ne!(left_out, done(&["compile", MODEL, "--emit", "text"]));
     fs::write(&wrong, "pipline = \"\"").unwrap();
     refused(&["run", MODEL, "--random", "1", "--recipe", &wrong], "unknown field `pipline`");
 }

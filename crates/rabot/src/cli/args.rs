@@ -66,7 +66,18 @@ impl BuildArgs {
         let target = self.target.clone().or(recipe.target).unwrap_or_else(|| "host".to_owned());
         Profile::by_name(&target)?;
         let level = self.level.and_then(rabot::passes::level);
-        let pipeline = self.pipeline.clone().or(level).or(recipe.pipeline);
+        let of_recipe = |level: u8| {
+            let unknown = || Failure::new(format!("recipe: there is no level {level}; levels are 0 to 3"));
+            rabot::passes::level(level).ok_or_else(unknown)
+        };
+        let recipe_level = recipe.level.map(of_recipe).transpose()?;
+        let pipeline = self.pipeline.clone().or(level).or(recipe.pipeline).or(recipe_level);
+        let mut without = self.without.clone();
+        for text in &recipe.without {
+            let rewrite = parse_rewrite(text);
+            without
+                .push(rewrite.map_err(|error| Failure::new(format!("recipe: without `{text}`: {error}")))?);
+        }
         if let Some(text) = &pipeline {
             rabot::passes::pipeline(text)?;
         }
@@ -74,7 +85,7 @@ impl BuildArgs {
             target,
             pipeline,
             strict: self.strict || recipe.strict,
-            without: self.without.clone(),
+            without,
             cache: self.cache.clone(),
             reproducers: Some(PathBuf::from(".")),
             ..Options::default()
