@@ -17,7 +17,7 @@
 
 use crate::ledger::{self, Entry, EntryOutput};
 use crate::trace::{self, TraceOptions, Traced};
-use crate::{DebugError, Tensors};
+use crate::{DebugError, Tensors, digest};
 use rabot_ir::Graph;
 use rabot_rewrite::{PassCx, Pipeline};
 use rabot_target::Profile;
@@ -107,14 +107,7 @@ pub struct Run {
 
 /// Hash of a tensor: blake3 over its dtype, shape and little-endian contents.
 pub fn hash(tensor: &Tensor) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{}{:?};", tensor.dtype(), tensor.shape()).as_bytes());
-    hasher.update(tensor.bytes());
-    for string in tensor.strings().unwrap_or_default() {
-        hasher.update(&(string.len() as u64).to_le_bytes());
-        hasher.update(string.as_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
+    digest(tensor).to_hex().to_string()
 }
 
 /// Hash of a file's bytes.

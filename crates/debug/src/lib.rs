@@ -17,6 +17,7 @@
 pub mod bisect;
 mod compare;
 mod difference;
+mod digest;
 mod error;
 pub mod golden;
 pub mod ledger;
@@ -30,6 +31,7 @@ mod trace;
 
 pub use compare::{Comparison, Row, Skipped, compare};
 pub use difference::Difference;
+pub use digest::digest;
 pub use error::DebugError;
 pub use measure::{Measured, count_kernels, measure};
 pub use predict::Predicted;

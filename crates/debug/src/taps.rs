@@ -4,7 +4,7 @@
 //! that computed the value still does, with one more store. Nothing else is computed, so the model's own outputs keep
 //! every bit; [`proof`] shows it by their hashes.
 
-use crate::{DebugError, Tensors};
+use crate::{DebugError, Tensors, digest};
 use rabot_ir::{Graph, Op, Value};
 use rabot_tensor::Tensor;
 use serde::Serialize;
@@ -173,13 +173,6 @@ pub fn proof(plain: &Tensors, tapped: &Tensors) -> Proof {
         hasher.finalize().to_hex().to_string()
     };
     Proof { plain: hash(plain), tapped: hash(tapped), differing }
-}
-
-fn digest(tensor: &Tensor) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{}{:?}{:?}", tensor.dtype(), tensor.shape(), tensor.strings()).as_bytes());
-    hasher.update(tensor.bytes());
-    hasher.finalize()
 }
 
 impl From<TapError> for DebugError {

@@ -1,6 +1,5 @@
 //! The way of a model: import, optimize, plan, generate.
 
-use crate::cache::CacheError;
 use crate::{Error, Options, cache, snapshot};
 use rabot_ir::{Dim, Fact, Graph, ValueType};
 use rabot_kernel::Staged;
@@ -79,8 +78,8 @@ pub fn optimize(
     std::fs::create_dir_all(folder)
         .map_err(|error| Error::Snapshot { path: folder.clone(), reason: error.to_string() })?;
     cache::run(&pipeline, graph, &cx, folder, observe).map_err(|error| match error {
-        CacheError::Pass(error) => keep(error, graph, options),
-        CacheError::File(error) => *error,
+        Error::Pass(error) => keep(error, graph, options),
+        other => other,
     })
 }
 

@@ -10,7 +10,7 @@
 use crate::{Error, snapshot};
 use rabot_ir::Graph;
 use rabot_ir::text::print;
-use rabot_rewrite::{PassCx, PassError, Pipeline, Step};
+use rabot_rewrite::{PassCx, Pipeline, Step};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) fn run(
     cx: &PassCx<'_>,
     folder: &Path,
     observe: &mut dyn FnMut(&Step, &Graph),
-) -> Result<Vec<Step>, CacheError> {
+) -> Result<Vec<Step>, Error> {
     let files = files(pipeline, graph, cx, folder);
     let mut first = 0;
     for (index, file) in files.iter().enumerate().rev() {
@@ -48,17 +48,8 @@ pub(crate) fn run(
         }
         observe(step, graph);
     });
-    match (steps, failed) {
-        (Err(error), _) => Err(CacheError::Pass(error)),
-        (_, Some(error)) => Err(CacheError::File(Box::new(error))),
-        (Ok(steps), None) => Ok(steps),
-    }
-}
-
-/// Why a cached run failed.
-pub(crate) enum CacheError {
-    Pass(PassError),
-    File(Box<Error>),
+    let steps = steps?;
+    failed.map_or(Ok(steps), Err)
 }
 
 /// Where the result of each pass is kept.
@@ -69,10 +60,8 @@ fn files(pipeline: &Pipeline, graph: &Graph, cx: &PassCx<'_>, folder: &Path) -> 
     hasher.update(print(graph).as_bytes());
     hasher.update(&[u8::from(cx.strict)]);
     for (name, tensor) in cx.calibration.unwrap_or_default().iter().flatten() {
-        hasher.update(
-            format!("{name} {}{:?}{:?}", tensor.dtype(), tensor.shape(), tensor.strings()).as_bytes(),
-        );
-        hasher.update(tensor.bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(rabot_debug::digest(tensor).as_bytes());
     }
     let mut files = Vec::new();
     for pass in pipeline.passes() {

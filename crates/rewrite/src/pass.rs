@@ -57,6 +57,11 @@ pub enum Exactness {
 }
 
 impl Exactness {
+    /// What a pass promises that applies these rules: no more than the loosest of them does.
+    pub fn of_rules(rules: &[RuleInfo]) -> Self {
+        rules.iter().map(|rule| rule.exactness).fold(Exactness::Bitwise, Exactness::loosest)
+    }
+
     /// The looser of two: what holds for changes of both kinds.
     pub fn loosest(self, other: Self) -> Self {
         use Exactness::{Bitwise, Changes, Rel, Ulp};

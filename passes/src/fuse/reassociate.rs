@@ -72,7 +72,7 @@ impl Pass for Reassociate {
     }
 
     fn exactness(&self) -> Exactness {
-        self.rules().iter().map(|rule| rule.exactness).fold(Exactness::Bitwise, Exactness::loosest)
+        Exactness::of_rules(&self.rules())
     }
 
     fn rules(&self) -> Vec<RuleInfo> {

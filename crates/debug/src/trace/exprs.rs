@@ -260,12 +260,7 @@ pub(crate) fn hash_of(datum: &Datum) -> Hash {
     let mut hasher = blake3::Hasher::new();
     match datum {
         Datum::Tensor(tensor) => {
-            hasher.update(format!("{}{:?};", tensor.dtype(), tensor.shape()).as_bytes());
-            hasher.update(tensor.bytes());
-            for string in tensor.strings().unwrap_or_default() {
-                hasher.update(&(string.len() as u64).to_le_bytes());
-                hasher.update(string.as_bytes());
-            }
+            hasher.update(crate::digest(tensor).as_bytes());
         }
         Datum::Sequence(values) => {
             hasher.update(b"sequence;");

@@ -6,9 +6,9 @@ use super::inputs;
 use super::limits::LimitArgs;
 use clap::{Args, ValueHint};
 use rabot::onnx::Model;
-use rabot::recipe::Recipe;
+use rabot::recipe::{Recipe, RecipeError};
 use rabot::{Options, Profile, Session};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Heading of these options in the help.
 const COMPILING: &str = "Compiling";
@@ -43,8 +43,9 @@ pub(crate) struct BuildArgs {
     pub without: Vec<(String, String)>,
 
     /// How to compile, as a TOML file; options given here go before it
-    #[arg(long, value_name = "FILE.toml", value_hint = ValueHint::FilePath, help_heading = COMPILING)]
-    pub recipe: Option<PathBuf>,
+    #[arg(long, value_name = "FILE.toml", value_hint = ValueHint::FilePath, help_heading = COMPILING,
+          value_parser = parse_recipe)]
+    pub recipe: Option<Recipe>,
 
     /// Keep results of slow passes in this folder, and begin at the first pass that changed
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = COMPILING)]
@@ -62,7 +63,7 @@ impl BuildArgs {
     pub(crate) fn options(&self) -> Result<Options, Failure> {
         self.check_precision()?;
         // Asked here so that a wrong name is told before a large model is read.
-        let recipe = self.recipe()?;
+        let recipe = self.recipe();
         let target = self.target.clone().or(recipe.target).unwrap_or_else(|| "host".to_owned());
         Profile::by_name(&target)?;
         let level = self.level.and_then(rabot::passes::level);
@@ -96,19 +97,12 @@ impl BuildArgs {
     ///
     /// **Errors**: what is missing.
     pub(crate) fn check_runs_here(&self) -> Result<(), Failure> {
-        let recipe = self.recipe()?;
-        let target = self.target.as_deref().or(recipe.target.as_deref()).unwrap_or("host");
-        Ok(Profile::by_name(target)?.runs_here()?)
+        Ok(Profile::by_name(&self.options()?.target)?.runs_here()?)
     }
 
     /// The recipe; an empty one if none is given.
-    ///
-    /// **Errors**: it cannot be read.
-    fn recipe(&self) -> Result<Recipe, Failure> {
-        match &self.recipe {
-            Some(path) => Recipe::read(path).map_err(|error| Failure::new(error.to_string())),
-            None => Ok(Recipe::default()),
-        }
+    fn recipe(&self) -> Recipe {
+        self.recipe.clone().unwrap_or_default()
     }
 
     /// Number of threads.
@@ -160,7 +154,7 @@ impl ModelArgs {
     /// **Errors**: there is no such target or precision, a dim is given twice, or calibration inputs cannot be read.
     pub(crate) fn options(&self) -> Result<Options, Failure> {
         let mut options = self.build.options()?;
-        let recipe = self.build.recipe()?;
+        let recipe = self.build.recipe();
         options.limits = self.limits.start(recipe.budget)?;
         for (at, (name, _)) in self.dims.iter().enumerate() {
             if self.dims.iter().take(at).any(|(other, _)| other == name) {
@@ -178,7 +172,7 @@ impl ModelArgs {
     /// **Errors**: the model cannot be imported, or has other dims or inputs.
     pub(crate) fn import(&self, options: &mut Options) -> Result<Model, Failure> {
         let model = rabot::import(&self.model, options).map_err(|error| self.about_model(error))?;
-        let recipe = self.build.recipe()?;
+        let recipe = self.build.recipe();
         if let Some(path) = self.calibrate.as_ref().or(recipe.calibrate.as_ref()) {
             options.calibration = inputs::calibration(path, &model.graph)?;
         }
@@ -196,6 +190,10 @@ impl ModelArgs {
     pub(crate) fn about_model(&self, error: rabot::Error) -> Failure {
         Failure::from(error).about(&self.model.display().to_string())
     }
+}
+
+fn parse_recipe(path: &str) -> Result<Recipe, RecipeError> {
+    Recipe::read(Path::new(path))
 }
 
 fn parse_rewrite(text: &str) -> Result<(String, String), String> {
