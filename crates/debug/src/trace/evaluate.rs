@@ -136,6 +136,8 @@ struct State {
     missing: Vec<usize>,
     ready: BinaryHeap<Reverse<Task>>,
     memo: HashMap<Hash, Memo>,
+    /// Comparisons that were made, by the contents of both sides.
+    compared: HashMap<(Hash, Hash), Outcome>,
     failed: BTreeMap<usize, InterpError>,
     /// Tasks that are not done.
     left: usize,
@@ -156,6 +158,7 @@ impl State {
             requests: Vec::new(),
             ready: BinaryHeap::new(),
             memo: HashMap::new(),
+            compared: HashMap::new(),
             failed: BTreeMap::new(),
             left: requests.len(),
             stop: false,
@@ -285,6 +288,13 @@ impl State {
         Some(*hasher.finalize().as_bytes())
     }
 
+    fn hash(&self, port: Port) -> Option<Hash> {
+        match self.slots.get(port.expr) {
+            Some(Slot::Known(_, hashes)) => hashes.get(port.slot as usize).copied(),
+            _ => None,
+        }
+    }
+
     fn datum(&self, port: Port) -> Option<(Data, usize)> {
         match self.slots.get(port.expr) {
             Some(Slot::Known(data, _)) => Some((data.clone(), port.slot as usize)),
@@ -397,14 +407,22 @@ impl Shared<'_> {
     fn request(&self, mut state: MutexGuard<'_, State>, index: usize) {
         let Some(request) = state.requests.get_mut(index).and_then(Option::take) else { return };
         let right = state.datum(request.right);
-        let left = match &request.left {
-            Side::Port(port) => state.datum(*port),
-            Side::Bytes(..) | Side::Tensor(_) => None,
+        let (left, hashes) = match &request.left {
+            Side::Port(port) => (state.datum(*port), state.hash(*port).zip(state.hash(request.right))),
+            Side::Bytes(..) | Side::Tensor(_) => (None, None),
         };
+        let known = hashes.and_then(|hashes| state.compared.get(&hashes).cloned());
         drop(state);
-        let outcome = compared(&request.left, &left, &right);
+        let same = hashes.filter(|(left, right)| left == right).and(right.as_ref());
+        let outcome = match same.and_then(|(data, slot)| data.get(*slot)?.tensor()) {
+            Some(tensor) => Outcome::Apart(Difference::none(tensor.shape().iter().product())),
+            None => known.unwrap_or_else(|| compared(&request.left, &left, &right)),
+        };
         drop((left, right));
         let mut state = self.lock();
+        if let Some(hashes) = hashes {
+            state.compared.insert(hashes, outcome.clone());
+        }
         state.found.outcomes[index] = outcome;
         state.left -= 1;
         distinct(ports(&request)).for_each(|expr| state.release(expr));
