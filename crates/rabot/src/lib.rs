@@ -29,6 +29,7 @@ pub use build::{Compiled, compile, compile_graph, export, import, lower, optimiz
 pub use error::Error;
 pub use options::Options;
 pub use rabot_codegen as codegen;
+pub use rabot_debug as debug;
 pub use rabot_ir as ir;
 pub use rabot_kernel as kernel;
 pub use rabot_onnx as onnx;
