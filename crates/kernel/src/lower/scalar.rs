@@ -59,29 +59,71 @@ fn is_negative(dag: &mut Dag, x: ExprId) -> ExprId {
 
 /// `ln(1 + e^x)`, without overflow.
 fn softplus(dag: &mut Dag, x: ExprId) -> ExprId {
-    let dtype = dag.dtype(x);
-    let (zero, one) = (dag.constant(dtype, 0.0), dag.constant(dtype, 1.0));
+    let zero = dag.constant(dag.dtype(x), 0.0);
     let positive = dag.binary(BinaryFn::Max, x, zero);
     let magnitude = dag.unary(UnaryFn::Abs, x);
     let negated = dag.unary(UnaryFn::Neg, magnitude);
     let exp = dag.unary(UnaryFn::Exp, negated);
-    let sum = dag.binary(BinaryFn::Add, exp, one);
-    let log = dag.unary(UnaryFn::Log, sum);
+    let log = log1p(dag, exp);
     dag.binary(BinaryFn::Add, positive, log)
+}
+
+/// `ln(1 + y)` for y from 0 to 1, to the last digits of small ones too: `ln(u) + (y - (u - 1)) / u`, where `u` is the
+/// rounded sum. The difference is what rounding took from it, exactly.
+fn log1p(dag: &mut Dag, y: ExprId) -> ExprId {
+    let one = dag.constant(dag.dtype(y), 1.0);
+    let sum = dag.binary(BinaryFn::Add, y, one);
+    let kept = dag.binary(BinaryFn::Sub, sum, one);
+    let lost = dag.binary(BinaryFn::Sub, y, kept);
+    let correction = dag.binary(BinaryFn::Div, lost, sum);
+    let log = dag.unary(UnaryFn::Log, sum);
+    dag.binary(BinaryFn::Add, log, correction)
+}
+
+/// Below this magnitude, `e^x - 1` is a polynomial: half of ln 2.
+const EXPM1_SMALL: f64 = 0.346_573_59;
+
+/// `(e^x - 1 - x) / x²` on ±ln 2 / 2, highest power first.
+///
+/// **Source**: Cephes `expf` (S. Moshier).
+const EXPM1: [f64; 6] =
+    [1.987_569_15e-4, 1.398_199_950_7e-3, 8.333_451_907_3e-3, 4.166_579_589_4e-2, 1.666_666_545_9e-1, 0.5];
+
+/// `e^x - 1`, to the last digits of small ones too.
+fn expm1(dag: &mut Dag, x: ExprId) -> ExprId {
+    let dtype = dag.dtype(x);
+    if dtype == DType::F64 {
+        return dag.unary(UnaryFn::Libm("expm1"), x);
+    }
+    let (one, limit) = (dag.constant(dtype, 1.0), dag.constant(dtype, EXPM1_SMALL));
+    let exp = dag.unary(UnaryFn::Exp, x);
+    let large = dag.binary(BinaryFn::Sub, exp, one);
+    let [highest, others @ ..] = EXPM1;
+    let mut sum = dag.constant(dtype, highest);
+    for coefficient in others {
+        let coefficient = dag.constant(dtype, coefficient);
+        let product = dag.binary(BinaryFn::Mul, sum, x);
+        sum = dag.binary(BinaryFn::Add, product, coefficient);
+    }
+    let square = dag.binary(BinaryFn::Mul, x, x);
+    let curve = dag.binary(BinaryFn::Mul, sum, square);
+    let small = dag.binary(BinaryFn::Add, x, curve);
+    let magnitude = dag.unary(UnaryFn::Abs, x);
+    let is_small = dag.binary(BinaryFn::Lt, magnitude, limit);
+    dag.select(is_small, small, large)
 }
 
 /// `alpha * (e^(x / gamma) - 1)`.
 fn scaled_expm1(dag: &mut Dag, x: ExprId, alpha: f64, gamma: f64) -> ExprId {
     let dtype = dag.dtype(x);
-    let (alpha, one) = (dag.constant(dtype, alpha), dag.constant(dtype, 1.0));
+    let alpha = dag.constant(dtype, alpha);
     let scaled = if gamma == 1.0 {
         x
     } else {
         let gamma = dag.constant(dtype, gamma);
         dag.binary(BinaryFn::Div, x, gamma)
     };
-    let exp = dag.unary(UnaryFn::Exp, scaled);
-    let less = dag.binary(BinaryFn::Sub, exp, one);
+    let less = expm1(dag, scaled);
     dag.binary(BinaryFn::Mul, alpha, less)
 }
 
