@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod canonicalize;
+pub mod convert;
 pub mod fuse;
 pub mod prune;
 pub mod quantize;

@@ -1,6 +1,6 @@
 //! Every pass by name, and the standard pipelines.
 
-use crate::{canonicalize, fuse, prune, quantize};
+use crate::{canonicalize, convert, fuse, prune, quantize};
 use rabot_rewrite::{PassInfo, Pipeline, PipelineError};
 
 /// Every pass, in the order in which lists show them.
@@ -14,6 +14,7 @@ pub const PASSES: &[PassInfo] = &[
     fuse::fusion::INFO,
     prune::magnitude::INFO,
     quantize::int8::INFO,
+    convert::INFO,
     fuse::group::INFO,
     fuse::compact::INFO,
 ];

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// The smallest and the largest element seen; 0 always counts as seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Range {
+pub(crate) struct Range {
     /// Smallest, at most 0.
     pub low: f64,
     /// Largest, at least 0.
@@ -49,7 +49,7 @@ impl Range {
     }
 
     /// 256 steps from the lowest to the highest value, one of them exactly 0.
-    pub fn parameters(self) -> Parameters {
+    pub(super) fn parameters(self) -> Parameters {
         let scale = ((self.high - self.low) / 255.0) as f32;
         // Nothing but zeros: any scale does.
         let scale = if scale.is_normal() { scale } else { 1.0 };
@@ -62,7 +62,7 @@ impl Range {
 /// values are there. A set counts as many samples as the first dim of its first input says.
 ///
 /// **Errors**: inputs that are missing or of a wrong type, or an operator that fails.
-pub(super) fn observe(
+pub(crate) fn observe(
     pass: &'static str,
     graph: &Graph,
     sets: &[Tensors],
