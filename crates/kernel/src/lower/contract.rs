@@ -112,9 +112,7 @@ impl Lowering<'_, '_, '_> {
         let shape = self.graph.fact(Value { node: anchor, slot: 0 }).shape();
         let fits = after.iter().all(|&id| {
             let fact = &self.graph.node(id).outputs[0].fact;
-            fact.shape() == shape
-                && !matches!(fact.dtype(), DType::F16 | DType::BF16)
-                && self.has_compiled_dtypes(id)
+            fact.shape() == shape && self.has_compiled_dtypes(id)
         });
         let late = if fits && fuse { vec![] } else { std::mem::take(&mut after) };
         let mut nodes = vec![anchor];
@@ -387,8 +385,8 @@ impl Lowering<'_, '_, '_> {
         };
         let accumulator = exprs.dag.push(Expr::Accumulator, accumulator);
         let result = start(&mut exprs, accumulator);
-        exprs.given.insert(Value { node: epilogue.nodes[0], slot: 0 }, result);
-        let values: Vec<ExprId> = epilogue.roots.iter().map(|&root| exprs.value(root)).collect();
+        exprs.give(Value { node: epilogue.nodes[0], slot: 0 }, result);
+        let values: Vec<ExprId> = epilogue.roots.iter().map(|&root| exprs.stored(root)).collect();
         let dag = exprs.dag;
         let mut stores = Vec::new();
         for (target, value) in views.targets.iter().zip(values) {

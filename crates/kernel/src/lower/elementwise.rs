@@ -115,11 +115,10 @@ impl Lowering<'_, '_, '_> {
         }
     }
 
-    /// Nodes with the same key can be in one kernel: same shape, no rounding to 16 bits in between, and nothing that runs
-    /// on the host.
+    /// Nodes with the same key can be in one kernel: same shape, and nothing that runs on the host.
     fn part_key(&self, id: NodeId) -> (Vec<Dim>, Option<NodeId>) {
         let fact = &self.graph.node(id).outputs[0].fact;
-        let alone = matches!(fact.dtype(), DType::F16 | DType::BF16) || !self.has_compiled_dtypes(id);
+        let alone = !self.has_compiled_dtypes(id);
         (fact.shape().to_vec(), alone.then_some(id))
     }
 
@@ -150,7 +149,7 @@ impl Lowering<'_, '_, '_> {
             dag: Dag::default(),
             given: HashMap::new(),
         };
-        let values: Vec<usize> = roots.iter().map(|&root| exprs.value(root)).collect();
+        let values: Vec<usize> = roots.iter().map(|&root| exprs.stored(root)).collect();
         let dag = exprs.dag;
         let mut stores = Vec::new();
         for (target, value) in targets.iter().zip(values) {

@@ -6,7 +6,7 @@
 use super::frame::Frame;
 use super::scalar;
 use super::view::View;
-use crate::{BinaryFn, Coord, Dag, Expr, ExprId};
+use crate::{BinaryFn, Coord, Dag, Expr, ExprId, UnaryFn};
 use rabot_ir::{Dim, Fact, Graph, NodeId, Op, Value};
 use rabot_tensor::DType;
 use std::collections::{HashMap, HashSet};
@@ -108,6 +108,15 @@ impl Domain {
     }
 }
 
+/// What a value of 16 bits is in a kernel that computes it in f32 and goes on with it: rounded, as a store would.
+fn rounded(dag: &mut Dag, exact: ExprId, dtype: DType) -> ExprId {
+    match dtype {
+        DType::F16 => dag.unary(UnaryFn::RoundF16, exact),
+        DType::BF16 => dag.unary(UnaryFn::RoundBF16, exact),
+        _ => exact,
+    }
+}
+
 /// Builds expressions of one stage.
 pub(super) struct Exprs<'a, 'g> {
     /// The nodes inside.
@@ -131,12 +140,29 @@ impl Exprs<'_, '_> {
             return expr;
         }
         let expr = if self.members.has(value) {
-            self.node(value.node)
+            let exact = self.node(value.node);
+            rounded(&mut self.dag, exact, self.members.graph.fact(value).dtype())
         } else {
             self.leaf(Leaf { value, axis: None })
         };
         self.given.insert(value, expr);
         expr
+    }
+
+    /// The expression of a value that is stored: the store rounds by itself.
+    pub fn stored(&mut self, value: Value) -> ExprId {
+        let expr = self.value(value);
+        match (self.members.graph.fact(value).dtype(), &self.dag[expr].expr) {
+            (DType::F16, Expr::Unary(UnaryFn::RoundF16, exact))
+            | (DType::BF16, Expr::Unary(UnaryFn::RoundBF16, exact)) => *exact,
+            _ => expr,
+        }
+    }
+
+    /// Says what the expression of a value is that no member makes, before it is rounded to its dtype.
+    pub fn give(&mut self, value: Value, exact: ExprId) {
+        let expr = rounded(&mut self.dag, exact, self.members.graph.fact(value).dtype());
+        self.given.insert(value, expr);
     }
 
     /// A load of a view that has the domain's shape.

@@ -66,7 +66,7 @@ impl Lowering<'_, '_, '_> {
         let result_shape = self.graph.fact(output).shape();
         let fits = after.iter().all(|&id| {
             let fact = &self.graph.node(id).outputs[0].fact;
-            fact.shape() == result_shape && !matches!(fact.dtype(), DType::F16 | DType::BF16)
+            fact.shape() == result_shape
         });
         let late = if fits { vec![] } else { std::mem::take(&mut after) };
         let mut nodes = before.clone();
@@ -92,10 +92,7 @@ impl Lowering<'_, '_, '_> {
             let inside = users.iter().all(|(user, slot)| {
                 before.contains(user) || (*user == anchor && *slot == 0 && value == input)
             });
-            inside
-                && fact.shape() == shape
-                && !matches!(fact.dtype(), DType::F16 | DType::BF16)
-                && self.has_compiled_dtypes(id)
+            inside && fact.shape() == shape && self.has_compiled_dtypes(id)
         })
     }
 
@@ -275,7 +272,7 @@ impl RowKernel<'_> {
             given: HashMap::new(),
         };
         let x = exprs.value(self.rows.input);
-        let others = others.iter().map(|&value| exprs.value(value)).collect();
+        let others = others.iter().map(|&value| exprs.stored(value)).collect();
         (exprs.dag, x, others)
     }
 
@@ -289,9 +286,10 @@ impl RowKernel<'_> {
             domain,
             frame: &mut self.frame,
             dag,
-            given: HashMap::from([(self.rows.output, result)]),
+            given: HashMap::new(),
         };
-        let values: Vec<ExprId> = self.rows.roots.iter().map(|&root| exprs.value(root)).collect();
+        exprs.give(self.rows.output, result);
+        let values: Vec<ExprId> = self.rows.roots.iter().map(|&root| exprs.stored(root)).collect();
         let dag = exprs.dag;
         let mut stores = Vec::new();
         for (target, value) in self.targets.iter().zip(values) {

@@ -335,8 +335,8 @@ impl Lowering<'_, '_, '_> {
         let sum = exprs.dag.push(Expr::Reduced(0), dtype);
         let parameters: Vec<ExprId> = parameters.iter().map(|view| exprs.load(view)).collect();
         let value = start(&mut exprs, sum, &parameters);
-        exprs.given.insert(output, value);
-        let values: Vec<ExprId> = roots.iter().map(|&root| exprs.value(root)).collect();
+        exprs.give(output, value);
+        let values: Vec<ExprId> = roots.iter().map(|&root| exprs.stored(root)).collect();
         let dag = exprs.dag;
         kernel.write(dag, &targets, &values);
         let taps = geometry.kernel.iter().product::<usize>();
