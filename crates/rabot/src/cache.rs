@@ -1,8 +1,8 @@
 //! Results of passes on disk, so that a run that is repeated, or was broken off, begins at the first pass that changed.
 //!
 //! A result is kept under a key: the hash of the graph that went in (weights included), of calibration inputs, of
-//! every pass up to it with its options, and of rabot's version. So what is found is what would be computed, and an
-//! entry never has to be thrown away for being old.
+//! every pass up to it with its options, and of rabot's version and sources. So what is found is what would be computed,
+//! and an entry never has to be thrown away for being old.
 //!
 //! Kept are the result of the whole pipeline, and that of each pass that took longer than [`KEEP_AFTER`]: writing a
 //! graph costs about as much as a fast pass.
@@ -17,6 +17,10 @@ use std::time::Duration;
 /// Results of passes that took less are computed again.
 pub const KEEP_AFTER: Duration = Duration::from_millis(50);
 
+/// What makes two builds of rabot different in what their passes give: the version, and a hash that the build script
+/// takes of the sources.
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("RABOT_FINGERPRINT"));
+
 /// Runs a pipeline, from the last result that `folder` has on. Gives the steps that were run.
 ///
 /// **Errors**: those of the pipeline, and of files that cannot be written. A file that cannot be read is as if it were
@@ -28,7 +32,7 @@ pub(crate) fn run(
     folder: &Path,
     observe: &mut dyn FnMut(&Step, &Graph),
 ) -> Result<Vec<Step>, Error> {
-    let files = files(pipeline, graph, cx, folder);
+    let files = files(BUILD, pipeline, graph, cx, folder);
     let mut first = 0;
     for (index, file) in files.iter().enumerate().rev() {
         if let Some(found) = file.exists().then(|| snapshot::read(file).ok()).flatten() {
@@ -53,9 +57,9 @@ pub(crate) fn run(
 }
 
 /// Where the result of each pass is kept.
-fn files(pipeline: &Pipeline, graph: &Graph, cx: &PassCx<'_>, folder: &Path) -> Vec<PathBuf> {
+fn files(build: &str, pipeline: &Pipeline, graph: &Graph, cx: &PassCx<'_>, folder: &Path) -> Vec<PathBuf> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.update(build.as_bytes());
     // Text names long constants by their hashes.
     hasher.update(print(graph).as_bytes());
     hasher.update(&[u8::from(cx.strict)]);
@@ -100,6 +104,15 @@ mod tests {
         assert_eq!(run("cse,algebra", folder.path()), (first.clone(), 0), "all of it was there");
         assert_eq!(run("cse,algebra,dce", folder.path()), (first.clone(), 1), "one pass more");
         assert_eq!(run("algebra", folder.path()), (first, 1), "another pipeline");
+    }
+
+    #[test]
+    fn another_build_has_other_entries() {
+        let (graph, pipeline) = (parse(TEXT).unwrap(), pipeline("cse,algebra").unwrap());
+        let files = |build| super::files(build, &pipeline, &graph, &PassCx::default(), Path::new(""));
+        assert!(files(BUILD).iter().zip(files("0.1.0 other")).all(|(one, other)| *one != other));
+        assert_eq!(files(BUILD), files(BUILD));
+        assert!(BUILD.len() > env!("CARGO_PKG_VERSION").len() + 16, "{BUILD}");
     }
 
     #[test]
