@@ -40,10 +40,56 @@ pub enum Admit {
     WithoutAt(BTreeSet<(String, String)>),
 }
 
+impl Admit {
+    /// True if a change is let through after `count` others were.
+    fn admits(&self, count: usize, key: &RewriteKey) -> bool {
+        match self {
+            Admit::First(most) => count < *most,
+            Admit::FirstWithout(most, without) => count < *most && !without.contains(key),
+            Admit::Without(without) => !without.contains(key),
+            Admit::WithoutAt(without) => !without.contains(&(key.rule.clone(), key.node.clone())),
+        }
+    }
+
+    /// True if no change is let through any more after `count` were.
+    fn is_exhausted(&self, count: usize) -> bool {
+        matches!(self, Admit::First(most) | Admit::FirstWithout(most, _) if count >= *most)
+    }
+}
+
+/// What a pass asked its gate, with the answers. Where the answers are the same, so is what the pass does.
+#[derive(Clone, Debug, Default)]
+pub struct Asked(Vec<Question>);
+
+#[derive(Clone, Debug)]
+enum Question {
+    Admits(RewriteKey, bool),
+    Exhausted(bool),
+}
+
+impl Asked {
+    /// True if every answer would be the same under `admit`, where `count` changes were let through by the passes
+    /// before.
+    pub fn same_under(&self, admit: &Admit, count: usize) -> bool {
+        let mut count = count;
+        self.0.iter().all(|question| match question {
+            Question::Admits(key, true) => {
+                let same = admit.admits(count, key);
+                count += 1;
+                same
+            }
+            Question::Admits(key, false) => !admit.admits(count, key),
+            Question::Exhausted(answer) => admit.is_exhausted(count) == *answer,
+        })
+    }
+}
+
 /// Lets changes through, and remembers them in order.
 #[derive(Debug)]
 pub struct Gate {
     admit: Admit,
+    /// Rules at nodes that are never let through.
+    left_out: BTreeSet<(String, String)>,
     state: RefCell<State>,
 }
 
@@ -54,12 +100,31 @@ struct State {
     repeats: HashMap<(String, String), usize>,
     admitted: Vec<RewriteKey>,
     refused: BTreeSet<RewriteKey>,
+    /// Of this pass.
+    asked: Vec<Question>,
 }
 
 impl Gate {
     /// A gate for one run of one pipeline.
     pub fn new(admit: Admit) -> Self {
-        Gate { admit, state: RefCell::default() }
+        Gate::resume(admit, Vec::new())
+    }
+
+    /// A gate for the rest of a run, whose passes so far made these changes.
+    pub fn resume(admit: Admit, admitted: Vec<RewriteKey>) -> Self {
+        let state = RefCell::new(State { admitted, ..State::default() });
+        Gate { admit, left_out: BTreeSet::new(), state }
+    }
+
+    /// The gate, but never letting these through, whatever the pass and however often: pairs of rule and node.
+    pub fn leaving_out(mut self, rewrites: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.left_out.extend(rewrites);
+        self
+    }
+
+    /// What the last pass asked, with the answers.
+    pub fn asked(&self) -> Asked {
+        Asked(self.state.borrow().asked.clone())
     }
 
     /// The changes let through, in order: number `n` of the pipeline is element `n - 1`.
@@ -76,6 +141,14 @@ impl Gate {
         let mut state = self.state.borrow_mut();
         state.step = step;
         state.repeats.clear();
+        state.asked.clear();
+    }
+
+    pub(crate) fn is_exhausted(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let answer = self.admit.is_exhausted(state.admitted.len());
+        state.asked.push(Question::Exhausted(answer));
+        answer
     }
 
     pub(crate) fn admits(&self, rule: &str, node: &str) -> bool {
@@ -84,12 +157,12 @@ impl Gate {
         let repeat = state.repeats.get(&place).copied().unwrap_or(0);
         let key = RewriteKey { step: state.step, rule: place.0.clone(), node: place.1.clone(), repeat };
         let count = state.admitted.len();
-        let admitted = match &self.admit {
-            Admit::First(most) => count < *most,
-            Admit::FirstWithout(most, without) => count < *most && !without.contains(&key),
-            Admit::Without(without) => !without.contains(&key),
-            Admit::WithoutAt(without) => !without.contains(&(key.rule.clone(), key.node.clone())),
-        };
+        let left_out = self.left_out.contains(&(key.rule.clone(), key.node.clone()));
+        let admitted = !left_out && self.admit.admits(count, &key);
+        // What is left out in any case tells nothing of what the gate admits.
+        if !left_out {
+            state.asked.push(Question::Admits(key.clone(), admitted));
+        }
         if admitted {
             *state.repeats.entry(place).or_insert(0) += 1;
             state.admitted.push(key);
@@ -125,6 +198,24 @@ mod tests {
         assert!(!gate.admits("r", "b"));
         assert!(!gate.admits("r", "b"), "it stays out when it is tried again");
         assert_eq!(gate.refused(), [key]);
+    }
+
+    #[test]
+    fn what_was_asked_tells_whether_another_gate_answers_the_same() {
+        let gate = Gate::new(Admit::First(2));
+        gate.start(3);
+        for node in ["a", "b", "c"] {
+            gate.admits("r", node);
+        }
+        let asked = gate.asked();
+        assert!(asked.same_under(&Admit::First(2), 0));
+        assert!(asked.same_under(&Admit::First(5), 3), "three changes before leave two");
+        assert!(!asked.same_under(&Admit::First(3), 0));
+        let key = |node: &str| RewriteKey { step: 3, rule: "r".into(), node: node.into(), repeat: 0 };
+        assert!(asked.same_under(&Admit::Without([key("c")].into()), 0));
+        assert!(!asked.same_under(&Admit::Without([key("b")].into()), 0));
+        assert!(gate.is_exhausted());
+        assert!(!gate.asked().same_under(&Admit::Without([key("c")].into()), 0));
     }
 
     #[test]

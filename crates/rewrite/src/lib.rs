@@ -14,10 +14,10 @@ mod pipeline;
 mod rewriter;
 
 pub use driver::Rules;
-pub use gate::{Admit, Gate, RewriteKey};
+pub use gate::{Admit, Asked, Gate, RewriteKey};
 pub use near::{Blocked, Near, near};
 pub use options::{OptionError, OptionInfo, Options, print_options};
-pub use pass::{Applied, Exactness, Pass, PassCx, PassError, Report, Skipped, Stats, flops};
+pub use pass::{Applied, Exactness, Memo, Pass, PassCx, PassError, Report, Skipped, Stats, flops};
 pub use pattern::{Match, Operand, Pattern, PatternError, Term};
 pub use pipeline::{PassInfo, Pipeline, PipelineError, Step};
 pub use rewriter::{

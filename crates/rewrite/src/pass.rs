@@ -5,8 +5,11 @@ use crate::pattern::PatternError;
 use crate::rewriter::RuleInfo;
 use rabot_ir::interp::{InterpError, Tensors};
 use rabot_ir::{Dim, Graph, GraphError, Node, NodeId, NodeOutput, Op};
-use std::collections::BTreeSet;
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +99,27 @@ pub struct PassCx<'a> {
     pub strict: bool,
     /// Which changes are let through; all if absent.
     pub gate: Option<&'a Gate>,
+    /// Keeps what a pass found out about the graph that it is given, where passes run on it again.
+    pub memo: Option<&'a Memo>,
+}
+
+/// What passes found out about one graph, by name, for when they run on it again.
+#[derive(Debug, Default)]
+pub struct Memo(RefCell<HashMap<String, Rc<dyn Any>>>);
+
+impl Memo {
+    /// What is kept under a name, or what `make` gives, which is then kept.
+    ///
+    /// **Errors**: those of `make`.
+    pub fn get<T: 'static, E>(&self, name: &str, make: impl FnOnce() -> Result<T, E>) -> Result<Rc<T>, E> {
+        let kept = self.0.borrow().get(name).cloned();
+        if let Some(kept) = kept.and_then(|kept| kept.downcast::<T>().ok()) {
+            return Ok(kept);
+        }
+        let made = Rc::new(make()?);
+        self.0.borrow_mut().insert(name.to_owned(), made.clone());
+        Ok(made)
+    }
 }
 
 impl PassCx<'_> {
@@ -103,6 +127,11 @@ impl PassCx<'_> {
     /// keep it from doing so; a change that is not admitted is left out without a report.
     pub fn admits(&self, rule: &str, node: &str) -> bool {
         self.gate.is_none_or(|gate| gate.admits(rule, node))
+    }
+
+    /// True if no change will be admitted any more: what only serves to make one need not be found out.
+    pub fn is_exhausted(&self) -> bool {
+        self.gate.is_some_and(Gate::is_exhausted)
     }
 }
 

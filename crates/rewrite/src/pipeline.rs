@@ -149,34 +149,50 @@ impl Pipeline {
         verify(graph, None)?;
         let mut steps = Vec::with_capacity(self.passes.len());
         let mut first_change = 1;
-        for (index, pass) in self.passes.iter().enumerate().skip(first) {
-            if let Some(gate) = cx.gate {
-                gate.start(index);
-            }
-            let before = Stats::of(graph);
-            let start = Instant::now();
-            let given = graph.clone();
-            let text = format!("{}{}", pass.name(), pass.options());
-            let outcome = caught(&**pass, graph, cx);
-            let elapsed = start.elapsed();
-            let outcome = outcome.and_then(|report| verify(graph, Some(&text)).map(|()| report));
-            let mut report = match outcome {
-                Ok(report) => report,
-                Err(error) => {
-                    *graph = given;
-                    return Err(error);
-                }
-            };
-            report.elapsed = elapsed;
-            report.before = before;
-            report.after = Stats::of(graph);
-            let changes = report.applied.len();
-            let step = Step { pass: text, exactness: pass.exactness(), report, first_change };
-            first_change += changes;
+        let mut index = first;
+        while let Some(step) = self.run_one(index, graph, cx)? {
+            let step = Step { first_change, ..step };
+            first_change += step.report.applied.len();
             observe(&step, graph);
             steps.push(step);
+            index += 1;
         }
         Ok(steps)
+    }
+
+    /// Runs the pass at this position on a graph that was verified, and verifies what it leaves; `None` after the last
+    /// pass. The changes of the step count from 1.
+    ///
+    /// **Errors**: as [`Pipeline::run`].
+    pub fn run_one(
+        &self,
+        index: usize,
+        graph: &mut Graph,
+        cx: &PassCx<'_>,
+    ) -> Result<Option<Step>, PassError> {
+        let Some(pass) = self.passes.get(index) else { return Ok(None) };
+        if let Some(gate) = cx.gate {
+            gate.start(index);
+        }
+        let before = Stats::of(graph);
+        let start = Instant::now();
+        let given = graph.clone();
+        let text = format!("{}{}", pass.name(), pass.options());
+        let outcome = caught(&**pass, graph, cx);
+        let elapsed = start.elapsed();
+        let outcome = outcome.and_then(|report| verify(graph, Some(&text)).map(|()| report));
+        match outcome {
+            Ok(mut report) => {
+                report.elapsed = elapsed;
+                report.before = before;
+                report.after = Stats::of(graph);
+                Ok(Some(Step { pass: text, exactness: pass.exactness(), report, first_change: 1 }))
+            }
+            Err(error) => {
+                *graph = given;
+                Err(error)
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 use super::calibrate::{Parameters, Range, observe};
 use super::carry::carry;
 use super::layers::{Classes, Layer, find};
+use rabot_ir::interp::Tensors;
 use rabot_ir::ops::{DequantizeLinear, QuantizeLinear};
 use rabot_ir::{Graph, GraphError, NodeId, Op, Value};
 use rabot_rewrite::{
@@ -24,6 +25,7 @@ use rabot_rewrite::{
 };
 use rabot_tensor::Tensor;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 const NAME: &str = "quantize";
@@ -101,7 +103,7 @@ impl Pass for Quantize {
         let mut report = Report::default();
         skip_branches(graph, &mut report)?;
         let layers = find(graph, &mut report).map_err(error)?;
-        if layers.is_empty() {
+        if layers.is_empty() || cx.is_exhausted() {
             return Ok(report);
         }
         let sets = cx.calibration.filter(|sets| !sets.is_empty()).ok_or_else(|| {
@@ -110,9 +112,11 @@ impl Pass for Quantize {
             PassError::Calibration { pass: NAME, reason: reason.to_owned() }
         })?;
         let classes = Classes::new(graph, &layers).map_err(error)?;
-        let values = layers.iter().flat_map(|layer| [layer.x, layer.output]);
-        let mut ranges: HashMap<Value, Range> = values.map(|value| (value, Range::default())).collect();
-        observe(NAME, graph, sets, self.samples, &mut ranges)?;
+        let ranges = || ranges(graph, &layers, sets, self.samples);
+        let ranges = match cx.memo {
+            Some(memo) => memo.get(&format!("{NAME} {} samples", self.samples), ranges)?,
+            None => Rc::new(ranges()?),
+        };
         let shared = shared_ranges(&layers, &classes, &ranges);
         let range = |value: Value| match classes.class(value) {
             Some(class) => shared[&class],
@@ -141,6 +145,19 @@ impl Pass for Quantize {
         graph.refresh().map_err(error)?;
         Ok(report)
     }
+}
+
+/// The ranges of what goes into layers and comes out, on calibration inputs.
+fn ranges(
+    graph: &Graph,
+    layers: &[Layer],
+    sets: &[Tensors],
+    samples: usize,
+) -> Result<HashMap<Value, Range>, PassError> {
+    let values = layers.iter().flat_map(|layer| [layer.x, layer.output]);
+    let mut ranges: HashMap<Value, Range> = values.map(|value| (value, Range::default())).collect();
+    observe(NAME, graph, sets, samples, &mut ranges)?;
+    Ok(ranges)
 }
 
 /// Layers inside of conditionals are not looked at: calibration sees only the branch that is taken.

@@ -1,15 +1,15 @@
 //! Faults of passes: a real pass, and one of its rewrites done wrong.
 
-use rabot_ir::ops::{Binary, BinaryOp, UnaryOp};
+use super::half::{put_after, scaled_conversion, times};
+use rabot_ir::ops::{Transpose, UnaryOp};
 use rabot_ir::{Graph, NodeId, Op, Value};
-use rabot_rewrite::{Exactness, Pass, PassCx, PassError, Report, RuleInfo};
-use rabot_tensor::Tensor;
+use rabot_tensor::{DType, Tensor};
 
 /// Does a rewrite wrong at its node; false if there is nothing to do wrong.
 pub type Fault = fn(&mut Graph, NodeId) -> bool;
 
 /// The faults of rewrites, by name.
-pub const FAULTS: [(&str, Fault); 12] = [
+pub const FAULTS: [(&str, Fault); 13] = [
     ("wrong constant", |graph, node| scale_operand(graph, node, 1.25)),
     ("wrong rounding", |graph, node| {
         let Some(tensor) = graph.constant(first(node)).cloned() else { return false };
@@ -73,20 +73,44 @@ pub const FAULTS: [(&str, Fault); 12] = [
     }),
     ("missing condition", |graph, node| {
         // A factor that was to be 1 is not.
-        after(graph, node, BinaryOp::Mul, 0.75)
+        after(graph, node, 0.75)
     }),
     ("overflow", |graph, node| {
-        after(graph, node, BinaryOp::Mul, 3e38) && after(graph, node, BinaryOp::Mul, 1e3)
+        let whole = matches!(graph.node(node).op, Op::Input) || graph.fact(first(node)).dtype() != DType::F32;
+        if whole {
+            return false;
+        }
+        let Some(large) = times(graph, first(node), 3e38) else { return false };
+        let Some(larger) = times(graph, large, 1e3) else { return false };
+        put_after(graph, first(node), large.node, larger);
+        true
     }),
+    ("wrong permutation", permuted),
 ];
 
 /// The faults of quantized layers, by name.
-pub const QUANTIZED: [(&str, Fault); 5] = [
+pub const QUANTIZED: [(&str, Fault); 9] = [
     ("miscalibrated input scale", |graph, node| parameter(graph, node, 1, |v| v * 0.2)),
     ("wrong input zero point", |graph, node| parameter(graph, node, 2, |v| (v + 60.0).min(127.0))),
     ("miscalibrated output scale", |graph, node| parameter(graph, node, 6, |v| v * 0.2)),
     ("wrong output zero point", |graph, node| parameter(graph, node, 7, |v| (v + 60.0).min(127.0))),
     ("wrong weight scale", |graph, node| parameter(graph, node, 4, |v| v * 2.0)),
+    ("clipped input range", |graph, node| shared(graph, node, 1, |v| v * 0.1)),
+    ("shared input zero point", |graph, node| shared(graph, node, 2, |v| (v + 90.0).min(127.0))),
+    ("clipped output range", |graph, node| shared(graph, node, 6, |v| v * 0.1)),
+    ("shared output zero point", |graph, node| shared(graph, node, 7, |v| (v + 90.0).min(127.0))),
+];
+
+/// The faults of layers rounded to f16, by name.
+pub const HALF: [(&str, Fault); 2] = [
+    ("f16 overflow", |graph, node| scaled_conversion(graph, node, 65504.0)),
+    ("f16 underflow", |graph, node| scaled_conversion(graph, node, 1e-10)),
+];
+
+/// The faults of layers whose weights are pruned, by name.
+pub const PRUNED: [(&str, Fault); 2] = [
+    ("weights scaled", |graph, node| scale_operand(graph, node, 1.5)),
+    ("all weights pruned", |graph, node| scale_operand(graph, node, 0.0)),
 ];
 
 fn first(node: NodeId) -> Value {
@@ -140,61 +164,42 @@ fn bypass(graph: &mut Graph, node: NodeId) -> bool {
     true
 }
 
-fn after(graph: &mut Graph, node: NodeId, op: BinaryOp, number: f32) -> bool {
-    if graph.fact(first(node)).dtype() != rabot_tensor::DType::F32 || matches!(graph.node(node).op, Op::Input)
-    {
+/// A factor after a node, under the name of its result.
+fn after(graph: &mut Graph, node: NodeId, number: f32) -> bool {
+    if graph.fact(first(node)).dtype() != DType::F32 || matches!(graph.node(node).op, Op::Input) {
         return false;
     }
-    let value = first(node);
-    let name = format!("planted {number}");
-    let factor = graph.add_constant(&name, Tensor::scalar(number));
-    let inputs = vec![Some(value), Some(factor)];
-    let Ok(new) = graph.add_node(Op::Binary(Binary { op }), inputs, &format!("{name} node"), vec![]) else {
-        return false;
-    };
-    graph.replace_value(value, first(new));
-    graph.set_input(new, 0, Some(value));
+    let Some(product) = times(graph, first(node), number) else { return false };
+    put_after(graph, first(node), product.node, product);
     true
 }
 
-/// A pass that does one rewrite wrong whenever it makes it.
-#[derive(Debug)]
-pub struct Faulty {
-    pub inner: Box<dyn Pass>,
-    pub rule: String,
-    pub node: String,
-    pub fault: Fault,
+/// Other numbers in place of a permutation, where it leaves the shape as it is.
+fn permuted(graph: &mut Graph, node: NodeId) -> bool {
+    let Op::Transpose(op) = graph.node(node).op.clone() else { return false };
+    let shape = graph.fact(first(node)).shape().to_vec();
+    let axes: Vec<usize> = (0..shape.len()).collect();
+    let perm = op.perm.unwrap_or_else(|| axes.iter().rev().copied().collect());
+    let one = rabot_ir::Dim::from(1usize);
+    let pair = axes
+        .iter()
+        .flat_map(|&a| axes.iter().map(move |&b| (a, b)))
+        .find(|&(a, b)| a < b && shape[a] == shape[b] && shape[a] != one);
+    let Some((a, b)) = pair else { return false };
+    let mut other = perm;
+    other.swap(a, b);
+    graph.set_op(node, Op::Transpose(Transpose { perm: Some(other) })).is_ok()
 }
 
-impl Pass for Faulty {
-    fn name(&self) -> &'static str {
-        self.inner.name()
+/// Changes a scale or zero point of a layer for all that have it.
+fn shared(graph: &mut Graph, node: NodeId, slot: usize, change: fn(f64) -> f64) -> bool {
+    if !matches!(graph.node(node).op, Op::QLinearConv(_) | Op::QLinearMatMul(_)) {
+        return false;
     }
-
-    fn summary(&self) -> &'static str {
-        self.inner.summary()
-    }
-
-    fn exactness(&self) -> Exactness {
-        self.inner.exactness()
-    }
-
-    fn rules(&self) -> Vec<RuleInfo> {
-        self.inner.rules()
-    }
-
-    fn options(&self) -> String {
-        self.inner.options()
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {
-        let report = self.inner.run(graph, cx)?;
-        if report.applied.iter().any(|made| made.rule == self.rule && made.node == self.node) {
-            let node = graph.node_ids().find(|&id| *graph.node(id).name == *self.node);
-            if let Some(node) = node {
-                (self.fault)(graph, node);
-            }
-        }
-        Ok(report)
-    }
+    let Some(value) = graph.node(node).inputs.get(slot).copied().flatten() else { return false };
+    let Some(tensor) = graph.constant(value).cloned() else { return false };
+    let values: Vec<f64> = tensor.to_f64s().into_iter().map(change).collect();
+    let new = graph.add_constant("planted", Tensor::from_f64s(tensor.dtype(), tensor.shape(), &values));
+    graph.replace_value(value, new);
+    true
 }

@@ -1,12 +1,17 @@
 //! Faults of kernels: plans that are changed before code is made of them.
 
-use rabot_kernel::{KernelDesc, Plan, Size, Staged, Work};
+use super::plant::{Model, Row, row, search};
+use rabot_debug::bisect::{Check, KernelCulprit};
+use rabot_kernel::{Dag, Expr, KernelDesc, Plan, Size, Staged, Step, UnaryFn, Work};
+use rabot_passes::{DEFAULT_PIPELINE, pipeline};
+use rabot_rewrite::PassCx;
+use rabot_target::Profile;
 
 /// Makes a kernel wrong; false if there is nothing to make wrong.
 pub type KernelFault = fn(&mut KernelDesc) -> bool;
 
 /// The faults of kernels, by name.
-pub const KERNELS: [(&str, KernelFault); 6] = [
+pub const KERNELS: [(&str, KernelFault); 7] = [
     ("wrong extent", |kernel| match kernel {
         KernelDesc::Loop(kernel) => kernel.outer.last_mut().is_some_and(less),
         KernelDesc::Contract(kernel) => less(&mut kernel.k),
@@ -41,11 +46,37 @@ pub const KERNELS: [(&str, KernelFault); 6] = [
         KernelDesc::Contract(kernel) => less(&mut kernel.m),
         _ => false,
     }),
+    ("approximated exp", |kernel| match kernel {
+        KernelDesc::Loop(kernel) => kernel.stages.iter_mut().any(|stage| approximated(&mut stage.dag)),
+        KernelDesc::Contract(kernel) => approximated(&mut kernel.epilogue),
+        KernelDesc::Composite(_) => false,
+    }),
     ("short sum", |kernel| match kernel {
         KernelDesc::Contract(kernel) => less(&mut kernel.k) && less(&mut kernel.k),
         _ => false,
     }),
 ];
+
+/// Puts 1 / (1 + exp(-x)), which is near exp(x) for negative x, in its place.
+fn approximated(dag: &mut Dag) -> bool {
+    let (mut other, mut changed) = (Dag::default(), false);
+    for (at, node) in dag.nodes().iter().enumerate() {
+        let expr = match node.expr.clone() {
+            Expr::Unary(UnaryFn::Exp, x) => {
+                changed = true;
+                Expr::Unary(UnaryFn::Sigmoid, x)
+            }
+            expr => expr,
+        };
+        if other.push(expr, node.dtype) != at {
+            return false;
+        }
+    }
+    if changed {
+        *dag = other;
+    }
+    changed
+}
 
 fn less(size: &mut Size) -> bool {
     match size {
@@ -57,10 +88,58 @@ fn less(size: &mut Size) -> bool {
     }
 }
 
-/// The plan of a program that is one.
-pub fn plan(staged: &mut Staged) -> Option<&mut Plan> {
+/// The first plan of a program.
+fn plan(staged: &mut Staged) -> Option<&mut Plan> {
     staged.stages.iter_mut().find_map(|stage| match &mut stage.work {
         Work::Kernels(plan) => Some(&mut **plan),
         Work::Host(_) => None,
     })
+}
+
+/// Plants each of the faults in up to `places` kernels of a model, after the default pipeline.
+pub fn kernel_faults(model: &Model, faults: &[(&str, KernelFault)], places: usize, rows: &mut Vec<Row>) {
+    let pipeline = pipeline(DEFAULT_PIPELINE).unwrap();
+    let mut graph = model.graph.clone();
+    pipeline.run(&mut graph, &PassCx::default(), &mut |_, _| {}).unwrap();
+    let mut staged = rabot_kernel::stages(&graph, &Profile::host().unwrap()).unwrap();
+    let Some(plan) = plan(&mut staged) else { return };
+    for (name, fault) in faults {
+        let mut planted = 0;
+        for at in 0..plan.kernels.len() {
+            let right = plan.kernels[at].clone();
+            let writes = written(plan, at);
+            if writes.is_empty() || planted == places || !fault(&mut right.clone()) {
+                continue;
+            }
+            // Only the same kernel is made wrong: trials have other plans.
+            let fault = *fault;
+            let edit = move |staged: &mut Staged| {
+                let Some(plan) = self::plan(staged) else { return };
+                for kernel in plan.kernels.iter_mut().filter(|kernel| **kernel == right) {
+                    fault(kernel);
+                }
+            };
+            let Ok(found) = search(model, &pipeline, &Check::Tolerance, Some(&edit)) else { continue };
+            if !found.fails {
+                continue;
+            }
+            planted += 1;
+            let among = |culprit: &KernelCulprit| writes.contains(&culprit.value);
+            let named = found.rewrites.is_empty() && found.kernels.first().is_some_and(among);
+            let missed = (!named).then(|| {
+                let kernels: Vec<&String> = found.kernels.iter().map(|culprit| &culprit.value).collect();
+                format!("found {kernels:?}")
+            });
+            rows.push(row(name, model, writes.join(" "), missed, &found));
+        }
+    }
+}
+
+/// The values that a kernel writes.
+fn written(plan: &Plan, kernel: usize) -> Vec<String> {
+    let calls = plan.steps.iter().filter_map(|step| match step {
+        Step::Call(call) if call.kernel == kernel => Some(call.values.clone()),
+        _ => None,
+    });
+    calls.flatten().map(|value| value.to_string()).collect()
 }

@@ -1,17 +1,11 @@
 //! Models that faults are planted in: small ones as text, and the demo's.
 
+use super::plant::Model;
 use rabot::Tensors;
 use rabot_ir::text::{SplitMix64, parse};
 use rabot_ir::{Fact, Graph};
 use rabot_tensor::Tensor;
 use std::path::Path;
-
-/// A model and inputs for it.
-pub struct Model {
-    pub name: &'static str,
-    pub graph: Graph,
-    pub inputs: Vec<Tensors>,
-}
 
 const CONVOLUTIONS: &str = r#"model "convolutions"
 input %0 "x" : f32[1,3,9,9]
@@ -111,8 +105,8 @@ pub fn models() -> Vec<Model> {
     models
 }
 
-fn of(name: &'static str, graph: Graph) -> Model {
-    let inputs = vec![random(&graph)];
+fn of(name: &str, graph: Graph) -> Model {
+    let (name, inputs) = (name.to_owned(), vec![random(&graph)]);
     Model { name, graph, inputs }
 }
 

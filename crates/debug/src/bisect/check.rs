@@ -100,6 +100,11 @@ impl<'a> Judge<'a> {
         self.worst_set.get()
     }
 
+    /// Takes note of the set on which the check failed when it was judged before.
+    pub fn set_worst_set(&self, at: usize) {
+        self.worst_set.set(at);
+    }
+
     /// The check on what `run` makes of every set of inputs.
     pub fn all(&self, run: &dyn Fn(&Tensors) -> Result<Tensors, String>) -> Judged {
         let mut judged = Judged { holds: true, error: 0.0, why: None, unable: false };

@@ -3,7 +3,8 @@
 //! Every change of a pipeline goes through a gate, so the graph after the first `n` changes can be had for any `n`. With
 //! none the check holds, with all it fails, and halving finds two neighbours between which it turns: that change is a
 //! culprit, whether the effect is monotone or not. It is left out and the search begins anew, until the check holds.
-//! A change that is harmless by itself is reported with the earlier one that it breaks together with.
+//! A change that is harmless by itself is reported with the earlier one that it breaks together with. Of a pass each of
+//! whose changes adds some error, the one that adds the most is sought (`share.rs`).
 //!
 //! What the interpreter finds right and the compiled program wrong is the kernels': each value that a kernel wrote is
 //! compared with the interpreter's on the operands that the kernel really had, so an error is not blamed on those that
@@ -14,8 +15,10 @@
 pub mod check;
 mod expr;
 mod kernels;
+mod lab;
 mod parameters;
 mod passes;
+mod share;
 mod values;
 
 pub use check::Check;
@@ -25,16 +28,14 @@ pub use parameters::Parameter;
 pub use passes::RewriteCulprit;
 pub use values::FirstTensor;
 
-use crate::measure::compile;
 use crate::{DebugError, Tensors};
 use check::{Judge, Judged};
+use lab::{Lab, Trial};
 use rabot_ir::{Graph, interp};
 use rabot_kernel::Staged;
-use rabot_rewrite::{Admit, Exactness, Gate, PassCx, Pipeline, RewriteKey, Step};
-use rabot_runtime::{Program, Session};
+use rabot_rewrite::{Admit, Exactness, Pipeline, RewriteKey, Step};
 use rabot_target::Profile;
 use serde::Serialize;
-use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ pub struct Subject<'a> {
     pub calibration: &'a [Tensors],
     /// Leave out rules that only hold for finite values.
     pub strict: bool,
+    /// Rewrites that are left out from the start, as pairs of rule and node.
+    pub without: &'a [(String, String)],
     /// Inputs; the check has to hold on every set.
     pub inputs: &'a [Tensors],
     /// Machine to compile for.
@@ -72,7 +75,7 @@ impl fmt::Debug for Subject<'_> {
 }
 
 /// What evaluates graphs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// The reference.
@@ -125,77 +128,6 @@ pub struct Bisection {
     pub seconds: f64,
 }
 
-/// A graph after some of the changes of the pipeline.
-pub(crate) struct Trial {
-    /// The graph, or why it could not be made.
-    pub graph: Result<Graph, String>,
-    /// The changes made.
-    pub keys: Vec<RewriteKey>,
-    /// What each pass did.
-    pub steps: Vec<Step>,
-}
-
-/// Evaluates trials.
-pub(crate) struct Lab<'a> {
-    pub subject: Subject<'a>,
-    pub judge: Judge<'a>,
-    evaluations: Cell<usize>,
-}
-
-impl Lab<'_> {
-    /// The graph after the changes that are let through.
-    pub fn trial(&self, admit: Admit) -> Trial {
-        let subject = &self.subject;
-        let gate = Gate::new(admit);
-        let calibration = (!subject.calibration.is_empty()).then_some(subject.calibration);
-        let cx = PassCx { calibration, strict: subject.strict, gate: Some(&gate) };
-        let mut graph = subject.graph.clone();
-        let outcome = subject.pipeline.run(&mut graph, &cx, &mut |_, _| {});
-        let keys = gate.admitted();
-        match outcome {
-            Ok(steps) => Trial { graph: Ok(graph), keys, steps },
-            Err(error) => Trial { graph: Err(error.to_string()), keys, steps: Vec::new() },
-        }
-    }
-
-    /// The check on a graph. A graph that cannot be evaluated fails it.
-    pub fn judged(&self, graph: &Graph, engine: Engine) -> Judged {
-        self.evaluations.set(self.evaluations.get() + 1);
-        match engine {
-            Engine::Interpreter => {
-                self.judge.all(&|set| interp::run(graph, set).map_err(|error| error.to_string()))
-            }
-            Engine::Compiled => match self.session(graph) {
-                Ok(session) => self.judge.all(&|set| session.run(set).map_err(|error| error.to_string())),
-                Err(error) => Judged::failed(error.to_string()),
-            },
-        }
-    }
-
-    /// The check on a trial.
-    pub fn try_out(&self, trial: &Trial, engine: Engine) -> Judged {
-        match &trial.graph {
-            Ok(graph) => self.judged(graph, engine),
-            Err(error) => Judged::failed(error.clone()),
-        }
-    }
-
-    /// A program of a graph.
-    ///
-    /// **Errors**: it cannot be compiled.
-    pub fn session(&self, graph: &Graph) -> Result<Session, DebugError> {
-        Ok(Session::new(&self.program(graph)?)?)
-    }
-
-    fn program(&self, graph: &Graph) -> Result<Program, DebugError> {
-        let profile = self.subject.profile;
-        let Some(edit) = self.subject.edit_plan else { return compile(graph, profile) };
-        let mut staged = rabot_kernel::stages(graph, profile)?;
-        edit(&mut staged);
-        Ok(Program::new(staged, profile)?)
-    }
-}
-
 /// Finds what breaks the check.
 ///
 /// **Errors**: the original cannot be evaluated or fails the check itself, or a check by tolerance is asked for where a
@@ -207,7 +139,7 @@ pub fn bisect(subject: Subject<'_>) -> Result<Bisection, DebugError> {
     interp::run(subject.graph, first).map_err(|error| DebugError::interp("the model as imported", error))?;
     let slow = timed.elapsed() > SLOW;
     let judge = Judge::new(subject.graph, subject.inputs, subject.check)?;
-    let lab = Lab { subject, judge, evaluations: Cell::new(0) };
+    let lab = Lab::new(subject, judge);
     let original = lab.judge.original()?;
     if !original.holds {
         let why = original.why.unwrap_or_default();
@@ -240,7 +172,7 @@ pub fn bisect(subject: Subject<'_>) -> Result<Bisection, DebugError> {
         kernels::search(&lab, &mut found)?;
         remedy(&lab, &compiled, &mut found);
     }
-    found.evaluations = lab.evaluations.get();
+    found.evaluations = lab.evaluations();
     found.seconds = started.elapsed().as_secs_f64();
     Ok(found)
 }

@@ -4,14 +4,18 @@
 //! weight's from the largest magnitude. Each is put in the place of the one that the graph has, one at a time, then a
 //! scale with its zero point; the first with which the check holds is the wrong one.
 
+use super::check::Judged;
 use super::{Engine, Lab};
 use rabot_ir::{Graph, Node, NodeId, Op, Value};
 use rabot_tensor::{DType, Tensor};
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Numbers that are shown of a parameter.
 const SHOWN: usize = 8;
+
+/// Pairs of scale and zero point that are tried.
+const TRIED: usize = 12;
 
 /// Parameters closer than this are not told apart.
 const SAME: f64 = 1e-3;
@@ -44,15 +48,16 @@ struct Pair {
     right_zero: Option<Tensor>,
 }
 
-/// The parameter that is wrong in `after`. `seen` are the values of `before`.
+/// The parameter that is wrong in `after`, which was judged. `seen` are the values of `before`.
 pub(crate) fn find(
     lab: &Lab<'_>,
     before: &Graph,
     seen: &HashMap<String, Tensor>,
     after: &Graph,
+    now: &Judged,
 ) -> Option<Parameter> {
     let mut best: Option<Parameter> = None;
-    for pair in pairs(before, seen, after) {
+    for pair in suspects(before, seen, after) {
         let scale = (pair.scale, pair.right_scale.clone(), "scale");
         let zero = pair.zero.zip(pair.right_zero.clone()).map(|(v, t)| (v, t, "zero point"));
         let both: Vec<_> = std::iter::once(scale.clone()).chain(zero.clone()).collect();
@@ -63,7 +68,7 @@ pub(crate) fn find(
             set.iter().for_each(|(value, tensor, _)| replace(&mut graph, *value, tensor));
             let judged = lab.judged(&graph, Engine::Interpreter);
             let found = told(after, &pair.of, &set, judged.error, judged.holds);
-            if judged.holds {
+            if judged.holds && !now.holds {
                 return found;
             }
             if best.as_ref().is_none_or(|best| judged.error < best.error) {
@@ -72,8 +77,34 @@ pub(crate) fn find(
         }
     }
     // One that changes next to nothing is not what is wrong.
-    let now = lab.judged(after, Engine::Interpreter).error;
-    best.filter(|best| best.error < 0.5 * now)
+    best.filter(|best| best.error < 0.5 * now.error)
+}
+
+/// Pairs to try: those that the rewrite brought, or all if it brought none, the furthest off first.
+fn suspects(before: &Graph, seen: &HashMap<String, Tensor>, after: &Graph) -> Vec<Pair> {
+    let names: HashSet<&str> =
+        before.node_ids().flat_map(|id| before.node(id).outputs.iter().map(|o| &*o.name)).collect();
+    let (known, new): (Vec<Pair>, Vec<Pair>) = pairs(before, seen, after)
+        .into_iter()
+        .partition(|pair| names.contains(&**after.value_name(pair.scale)));
+    let mut found = if new.is_empty() { known } else { new };
+    let off = |pair: &Pair| {
+        let now = numbers(after, pair.scale);
+        let right = pair.right_scale.to_f64s();
+        let apart = now.iter().zip(&right).map(|(now, right)| (now / right).ln().abs());
+        let zero = pair.zero.zip(pair.right_zero.as_ref()).map_or(0.0, |(zero, right)| {
+            let pairs = numbers(after, zero).into_iter().zip(right.to_f64s());
+            pairs.map(|(now, right)| (now - right).abs() / 255.0).fold(0.0, f64::max)
+        });
+        apart.fold(zero, f64::max)
+    };
+    found.sort_by(|a, b| off(b).total_cmp(&off(a)));
+    found.truncate(TRIED);
+    found
+}
+
+fn numbers(graph: &Graph, value: Value) -> Vec<f64> {
+    graph.constant(value).map(Tensor::to_f64s).unwrap_or_default()
 }
 
 fn told(
@@ -125,21 +156,45 @@ fn pairs(before: &Graph, seen: &HashMap<String, Tensor>, after: &Graph) -> Vec<P
     for id in after.topological().unwrap_or_default() {
         let node = after.node(id);
         let input = |slot: usize| node.inputs.get(slot).copied().flatten();
-        let pair = match &node.op {
-            Op::QuantizeLinear(_) => input(0).and_then(|x| {
-                let name = after.value_name(x);
-                activation(after, input(1)?, input(2), name, seen.get(&**name)?)
-            }),
-            Op::DequantizeLinear(_) => node
-                .outputs
-                .first()
-                .and_then(|y| activation(after, input(1)?, input(2), &y.name, seen.get(&*y.name)?)),
-            Op::QLinearConv(_) | Op::QLinearMatMul(_) => weight(before, after, id),
-            _ => None,
+        let of = |name: &str, scale: usize| {
+            let values = seen.get(name)?;
+            activation(after, input(scale)?, input(scale + 1), name, values)
         };
-        found.extend(pair.filter(|pair| known.insert(pair.scale)));
+        let output = node.outputs.first().map(|output| output.name.to_string()).unwrap_or_default();
+        let own = match &node.op {
+            Op::QuantizeLinear(_) => vec![input(0).and_then(|x| of(after.value_name(x), 1))],
+            Op::DequantizeLinear(_) => vec![of(&output, 1)],
+            Op::QLinearConv(_) | Op::QLinearMatMul(_) => {
+                let given = input(0).and_then(|x| quantized(after, x));
+                let result = dequantized(after, id);
+                let given = given.and_then(|name| of(&name, 1));
+                vec![given, weight(before, after, id), result.and_then(|name| of(&name, 6))]
+            }
+            _ => vec![],
+        };
+        found.extend(own.into_iter().flatten().filter(|pair| known.insert(pair.scale)));
     }
     found
+}
+
+/// Name of the floats that an operand in integers stands for.
+fn quantized(graph: &Graph, value: Value) -> Option<String> {
+    let node = graph.node(value.node);
+    match &node.op {
+        Op::QuantizeLinear(_) => {
+            node.inputs.first().copied().flatten().map(|x| graph.value_name(x).to_string())
+        }
+        _ => dequantized(graph, value.node),
+    }
+}
+
+/// Name of the floats that the result of a node in integers stands for.
+fn dequantized(graph: &Graph, node: NodeId) -> Option<String> {
+    let users = graph.users(Value { node, slot: 0 });
+    let back = users
+        .into_iter()
+        .find(|(user, slot)| *slot == 0 && matches!(graph.node(*user).op, Op::DequantizeLinear(_)));
+    back.map(|(user, _)| graph.value_name(Value { node: user, slot: 0 }).to_string())
 }
 
 fn activation(graph: &Graph, scale: Value, zero: Option<Value>, name: &str, values: &Tensor) -> Option<Pair> {

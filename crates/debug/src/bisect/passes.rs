@@ -2,7 +2,7 @@
 
 use super::parameters::{self, Parameter};
 use super::values::{self, FirstTensor};
-use super::{Bisection, Engine, Lab, Trial};
+use super::{Bisection, Engine, Lab, Trial, share};
 use rabot_rewrite::{Admit, RewriteKey};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -51,11 +51,14 @@ pub(crate) fn search(lab: &Lab<'_>, full: &Trial, found: &mut Bisection) {
     let mut without: BTreeSet<RewriteKey> = BTreeSet::new();
     let mut keys = full.keys.clone();
     while found.rewrites.len() < MOST {
-        let Some(number) = turn(lab, &keys, &without, found.engine) else {
+        let Some(turned) = turn(lab, &keys, &without, found.engine) else {
             found.unexplained =
                 Some("the check fails before the first change, with this evaluation".to_owned());
             return;
         };
+        let most = share::most(lab, full, &keys, turned, &without, found.engine);
+        let most = most.and_then(|key| keys.iter().position(|other| *other == key));
+        let number = most.map_or(turned, |at| at + 1);
         let with = lab.trial(Admit::FirstWithout(number, without.clone()));
         let before = lab.trial(Admit::FirstWithout(number - 1, without.clone()));
         let Some(key) = with.keys.get(number - 1).cloned() else {
@@ -68,7 +71,9 @@ pub(crate) fn search(lab: &Lab<'_>, full: &Trial, found: &mut Bisection) {
         let rest = lab.trial(Admit::Without(alone.clone()));
         let holds = lab.try_out(&rest, found.engine).holds;
         culprit.sole = holds && without.is_empty();
-        culprit.only_with = partner(lab, &with, number, &without, found.engine);
+        if most.is_none() {
+            culprit.only_with = partner(lab, &with, number, &without, found.engine);
+        }
         found.monotone &= culprit.only_with.is_empty();
         explain(lab, &before, &with, &mut culprit);
         found.rewrites.push(culprit);
@@ -166,11 +171,11 @@ fn explain(lab: &Lab<'_>, before: &Trial, with: &Trial, culprit: &mut RewriteCul
     match (&before.graph, &with.graph) {
         (Ok(before), Ok(after)) => {
             let Some(inputs) = lab.subject.inputs.get(lab.judge.worst_set()) else { return };
-            let judged = lab.judged(after, Engine::Interpreter);
-            culprit.failure = judged.unable.then_some(judged.why).flatten();
+            let judged = lab.try_out(with, Engine::Interpreter);
+            culprit.failure = judged.unable.then(|| judged.why.clone()).flatten();
             let seen = values::of(before, inputs);
             culprit.tensor = values::first(before, &seen, after, inputs);
-            culprit.parameter = parameters::find(lab, before, &seen, after);
+            culprit.parameter = parameters::find(lab, before, &seen, after, &judged);
         }
         (_, Err(error)) => culprit.failure = Some(error.clone()),
         _ => {}

@@ -21,6 +21,7 @@ fn found(edit_plan: Option<&EditPlan>, check: &Check) -> Result<Bisection, Debug
         pipeline: &pipeline,
         calibration: &[],
         strict: false,
+        without: &[],
         inputs: &inputs,
         profile: &profile,
         check,

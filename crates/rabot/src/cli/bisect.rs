@@ -82,6 +82,7 @@ pub(crate) fn run(args: &BisectArgs) -> Result<Status, Failure> {
         pipeline: &pipeline,
         calibration: &options.calibration,
         strict: options.strict,
+        without: &options.without,
         inputs: &inputs,
         profile: &profile,
         check: &check,
