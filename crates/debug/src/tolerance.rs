@@ -11,7 +11,8 @@
 //!
 //! where k is the number of roundings of an element of the result: the number of products that are summed for
 //! convolutions and matrix products, of elements for reductions, 8 for functions that are approximated, 1 for other
-//! arithmetic, 0 where elements are only moved. Sums of floats narrower than f32 are taken in f32, and the result is
+//! arithmetic, 0 where elements are only moved. A resized axis of n elements adds n² where its coordinates round: a
+//! coordinate up to n is off by n · u elements then, and neighbours differ by about the largest. Sums of floats narrower than f32 are taken in f32, and the result is
 //! rounded once to its own dtype. `QuantizeLinear` adds one step of its integers, 1 / 2^(bits − 1), since rounding
 //! upstream can flip an integer to its neighbour; operators on those integers add nothing, for they are exact.
 //!
@@ -21,22 +22,27 @@
 //! a value is how far it moved, relative to its largest magnitude, over 2⁻¹⁸. It applies to roundings, not to integer
 //! steps. A wrong kernel in a well-conditioned model is not excused by it.
 //!
+//! For the outputs of a graph, roundings inside it are measured too (`measured`): their tolerance is at least four times
+//! the deviation that is found so.
+//!
 //! **Source**: N. J. Higham, T. Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019,
 //! <https://doi.org/10.1137/18M1226312>: √k · u in the place of k · u.
 
 use crate::compare::Evaluation;
 use crate::{DebugError, Difference, Tensors};
-use rabot_ir::ops::{If, PoolKind, ReduceOp, UnaryOp};
+use rabot_ir::ops::{If, PoolKind, ReduceOp, Resize, UnaryOp};
 use rabot_ir::text::SplitMix64;
 use rabot_ir::{Graph, GraphError, GraphOutput, Node, NodeId, Op, Value};
 use rabot_tensor::{DType, Tensor};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
+mod measured;
+
 /// Factor for conditioning.
 pub const CONDITIONING: f64 = 16.0;
 
-/// Factor for a measured amplification: one set of signs need not be the worst.
+/// Factor for what is measured, an amplification or a deviation: one set of signs need not be the worst.
 const AMPLIFIED: f64 = 4.0;
 
 /// How far inputs are moved to measure amplification: far more than roundings move values.
@@ -60,6 +66,8 @@ pub struct Tolerance {
     steps: f64,
     /// How much errors of the inputs are amplified on the way; 0 where it was not measured.
     amplification: f64,
+    /// Deviation by the roundings of all nodes, relative to the largest element; 0 where it was not measured.
+    deviation: f64,
 }
 
 /// What a difference is, measured by a tolerance.
@@ -91,6 +99,10 @@ impl Verdict {
 impl Tolerance {
     /// Largest |a − b| / max |b|; 0 if nothing upstream is rounded.
     pub fn relative(self) -> f64 {
+        self.derived().max(AMPLIFIED * self.deviation)
+    }
+
+    fn derived(self) -> f64 {
         (self.factor().powi(2) * self.rounding + CONDITIONING.powi(2) * self.steps).sqrt()
     }
 
@@ -121,6 +133,12 @@ impl Tolerance {
     pub fn reason(self) -> String {
         if self.variance() == 0.0 {
             return "nothing is rounded on the way: equal".to_owned();
+        }
+        if AMPLIFIED * self.deviation > self.derived() {
+            return format!(
+                "{AMPLIFIED} * {:.2e}, which the roundings of all nodes were measured to add up to",
+                self.deviation
+            );
         }
         let roundings = self.rounding / (F32 * F32);
         let factor = if self.factor() > CONDITIONING {
@@ -178,16 +196,18 @@ pub(crate) fn amplification_of(moved: &Difference) -> f64 {
 }
 
 /// How far rounding can move each output of a graph on these inputs, by name. The graph is evaluated, and evaluated
-/// again on perturbed inputs.
+/// again on perturbed inputs, and with larger roundings.
 ///
 /// **Errors**: the graph cannot be evaluated on the inputs.
 pub fn for_outputs(graph: &Graph, inputs: &Tensors) -> Result<BTreeMap<String, Tolerance>, DebugError> {
     let (stage, found, amplified) = Evaluation::new(graph, inputs)?.run(&[])?;
     let derived = derive(graph, &found.shapes_of(&stage))?;
+    let deviations = measured::deviations(graph, inputs)?;
     let output = |output: &GraphOutput| {
         let amplification = amplified.get(&output.name).copied().unwrap_or(0.0);
         let tolerance = derived.get(&output.value).copied().unwrap_or_default().amplified(amplification);
-        (output.name.to_string(), tolerance)
+        let deviation = deviations.get(&*output.name).copied().unwrap_or(0.0);
+        (output.name.to_string(), Tolerance { deviation, ..tolerance })
     };
     Ok(graph.outputs().iter().map(output).collect())
 }
@@ -346,7 +366,7 @@ fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) ->
             PoolKind::Average => reduced() + 1.0,
         },
         Op::BatchNormalization(_) => FUNCTION,
-        Op::Resize(_) => FUNCTION,
+        Op::Resize(op) => FUNCTION + coordinates(op, &operand(0), &shape(output)),
         Op::Unary(op) => match op.op {
             UnaryOp::Abs | UnaryOp::Neg | UnaryOp::Relu | UnaryOp::Sign | UnaryOp::Not => 0.0,
             _ => FUNCTION,
@@ -361,6 +381,19 @@ fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) ->
         Op::ConvInteger(_) | Op::MatMulInteger(_) | Op::BitCast(_) => 0.0,
         _ => FUNCTION,
     }
+}
+
+/// What rounding the coordinates of a resized tensor counts for; those of powers of two, and nearest ones, are exact.
+fn coordinates(op: &Resize, from: &[usize], to: &[usize]) -> f64 {
+    if op.mode == "nearest" {
+        return 0.0;
+    }
+    let steps_back = matches!(op.coordinate_mode.as_str(), "align_corners" | "tf_crop_and_resize");
+    let rounds = |&(&n, &m): &(&usize, &usize)| {
+        let (small, large) = (n.min(m).max(1), n.max(m));
+        n != m && (steps_back || large % small != 0 || !(large / small).is_power_of_two())
+    };
+    from.iter().zip(to).filter(rounds).map(|(&n, _)| (n * n) as f64).sum()
 }
 
 #[cfg(test)]
@@ -407,6 +440,48 @@ mod tests {
         assert!(outputs["y"].reason().contains("amplifies errors"), "{}", outputs["y"].reason());
         let integers = Tensors::from_iter([("x".to_owned(), Tensor::scalar(1i64))]);
         assert!(perturbed(&integers).is_none());
+    }
+
+    fn of_run(text: &str, inputs: &[(&str, Tensor)]) -> Tolerance {
+        let inputs = inputs.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
+        for_outputs(&parse(text).unwrap(), &inputs).unwrap()["y"]
+    }
+
+    #[test]
+    fn roundings_inside_a_graph_are_measured() {
+        // The logarithm of what is nearly 1: errors of x do not matter, that of the tangent does.
+        let chain = |x: f32| {
+            let text = "model \"m\" input %0 \"x\" : f32[4] %1 = Tanh(%0) %2 = Log(%1) output \"y\" = %2";
+            of_run(text, &[("x", Tensor::from_vec(&[4], vec![x; 4]))])
+        };
+        let (good, bad) = (chain(0.1), chain(4.0));
+        assert_eq!(good.relative(), good.derived());
+        // ln tanh 4 = -6.7e-4: roundings of 1 are 1 500 times as large.
+        assert!(bad.relative() > 20.0 * bad.derived() && bad.relative() < 2e-2, "{bad:?}");
+        assert!(bad.reason().contains("measured"), "{}", bad.reason());
+        // A sum of constants that cancels; no input is amplified.
+        let sum = of_run(
+            "model \"m\" %0 = Constant [1000.0, -999.5, 0.25] : f32[3] \"c\"
+             %1 = Constant [0] : i64[1] \"axes\" %2 = ReduceSum(%0, %1) output \"y\" = %2",
+            &[],
+        );
+        assert!(sum.relative() > 10.0 * sum.derived(), "{sum:?}");
+    }
+
+    #[test]
+    fn coordinates_that_round_count() {
+        let resize = |mode: &str, scale: &str| {
+            let text = format!(
+                "model \"m\" input %0 \"x\" : f32[1,1,4,100]
+                 %1 = Constant [1.0, 1.0, 1.0, {scale}] : f32[4] \"scales\"
+                 %2 = Resize(%0, _, %1) {{mode=\"linear\", coordinate_transformation_mode=\"{mode}\"}}
+                 output \"y\" = %2"
+            );
+            (of_output(&text).relative() * 16777216.0 / 16.0).powi(2).round()
+        };
+        assert_eq!(resize("half_pixel", "2.0"), 8.0);
+        assert_eq!(resize("half_pixel", "3.0"), 10_008.0);
+        assert_eq!(resize("align_corners", "2.0"), 10_008.0);
     }
 
     #[test]

@@ -127,24 +127,25 @@ fn scaled_expm1(dag: &mut Dag, x: ExprId, alpha: f64, gamma: f64) -> ExprId {
     dag.binary(BinaryFn::Mul, alpha, less)
 }
 
-/// `x / 2 * (1 + inner)`, the frame of both GELUs.
+/// `x / 2 * (1 + erf(x / √2))`; or by tanh, as `x * sigmoid(2 z)`, which is `x / 2 * (1 + tanh(z))` without the sum that
+/// cancels for negative x: `z = √(2/π) * (x + 0.044715 x³)`.
 fn gelu(dag: &mut Dag, x: ExprId, tanh: bool) -> ExprId {
     let dtype = dag.dtype(x);
     let one = dag.constant(dtype, 1.0);
-    let inner = if tanh {
+    if tanh {
         let cubic = dag.constant(dtype, 0.044715);
-        let factor = dag.constant(dtype, (2.0 / std::f64::consts::PI).sqrt());
+        let factor = dag.constant(dtype, 2.0 * (2.0 / std::f64::consts::PI).sqrt());
         let square = dag.binary(BinaryFn::Mul, x, x);
         let scaled = dag.binary(BinaryFn::Mul, square, cubic);
         let grown = dag.binary(BinaryFn::Add, scaled, one);
         let product = dag.binary(BinaryFn::Mul, grown, x);
         let argument = dag.binary(BinaryFn::Mul, product, factor);
-        dag.unary(UnaryFn::Tanh, argument)
-    } else {
-        let factor = dag.constant(dtype, std::f64::consts::FRAC_1_SQRT_2);
-        let argument = dag.binary(BinaryFn::Mul, x, factor);
-        dag.unary(UnaryFn::Erf, argument)
-    };
+        let gate = dag.unary(UnaryFn::Sigmoid, argument);
+        return dag.binary(BinaryFn::Mul, x, gate);
+    }
+    let factor = dag.constant(dtype, std::f64::consts::FRAC_1_SQRT_2);
+    let argument = dag.binary(BinaryFn::Mul, x, factor);
+    let inner = dag.unary(UnaryFn::Erf, argument);
     let sum = dag.binary(BinaryFn::Add, inner, one);
     let half = dag.constant(dtype, 0.5);
     let halved = dag.binary(BinaryFn::Mul, x, half);
