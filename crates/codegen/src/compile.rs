@@ -29,8 +29,12 @@ pub(crate) struct Machine {
     pub(crate) target: CodeTarget,
 }
 
-/// Builds the CLIF of a kernel.
-pub(crate) fn build(kernel: &KernelDesc, machine: &Machine) -> Result<Function, KernelError> {
+/// Builds the CLIF of a kernel; `kernels` are all those that it may call, by number.
+pub(crate) fn build(
+    kernel: &KernelDesc,
+    kernels: &[KernelDesc],
+    machine: &Machine,
+) -> Result<Function, KernelError> {
     let signature = kernel_signature(&machine.target);
     let mut function = Function::with_name_signature(UserFuncName::default(), signature);
     let mut context = FunctionBuilderContext::new();
@@ -44,7 +48,7 @@ pub(crate) fn build(kernel: &KernelDesc, machine: &Machine) -> Result<Function, 
     match kernel {
         KernelDesc::Loop(kernel) => loops::emit(&mut cx, kernel)?,
         KernelDesc::Contract(kernel) => contract::emit_contract(&mut cx, kernel)?,
-        KernelDesc::Composite(kernel) => composite::emit(&mut cx, kernel)?,
+        KernelDesc::Composite(kernel) => composite::emit(&mut cx, kernel, kernels)?,
     }
     cx.builder.ins().return_(&[]);
     cx.builder.finalize(machine.isa.frontend_config());
@@ -87,7 +91,7 @@ pub(crate) fn compile_all(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let (Some(kernel), Some(slot)) = (plan.kernels.get(index), results.get(index)) else { return };
-            let compiled = build(kernel, machine)
+            let compiled = build(kernel, &plan.kernels, machine)
                 .and_then(|function| compile(&mut context, function, machine, ids[index], false));
             *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(compiled);
         }

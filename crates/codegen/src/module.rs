@@ -203,7 +203,8 @@ fn resolve(
 pub fn clif_text(plan: &Plan, kernel: usize, profile: &Profile) -> Result<String, CodegenError> {
     let machine = machine(profile, false)?;
     let description = description(plan, kernel)?;
-    let function = build(description, &machine).map_err(|reason| kernel_error(plan, kernel, reason))?;
+    let function =
+        build(description, &plan.kernels, &machine).map_err(|reason| kernel_error(plan, kernel, reason))?;
     Ok(function.display().to_string())
 }
 
@@ -213,7 +214,7 @@ pub fn clif_text(plan: &Plan, kernel: usize, profile: &Profile) -> Result<String
 pub fn asm_text(plan: &Plan, kernel: usize, profile: &Profile) -> Result<String, CodegenError> {
     let machine = machine(profile, false)?;
     let description = description(plan, kernel)?;
-    let compiled = build(description, &machine)
+    let compiled = build(description, &plan.kernels, &machine)
         .and_then(|function| compile(&mut Context::new(), function, &machine, FuncId::from_u32(0), true));
     let compiled = compiled.map_err(|reason| kernel_error(plan, kernel, reason))?;
     Ok(compiled.assembly.unwrap_or_default())

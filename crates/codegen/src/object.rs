@@ -4,6 +4,7 @@
 //! and in the caller's memory. It calls nothing but the C library.
 
 use crate::clif::context::plain;
+use crate::clif::expr::STATUS_CODE_BITS;
 use crate::compile::{Machine, compile_all};
 use crate::error::CodegenError;
 use crate::header::header_text;
@@ -263,7 +264,9 @@ fn define_driver(
     driver.steps(&plan.steps)?;
     driver.outputs()?;
     // The low half of the word: all back ends are little-endian, and the codes are small.
-    let result = driver.builder.ins().stack_load(pointer, I32, status, 0);
+    let word = driver.builder.ins().stack_load(pointer, I32, status, 0);
+    // Which part of a kernel failed is not told.
+    let result = driver.builder.ins().band_imm_u(word, (1 << STATUS_CODE_BITS) - 1);
     driver.builder.ins().return_(&[result]);
     driver.builder.finalize(machine.isa.frontend_config());
     module.define_function(id, &mut context).map_err(|e| CodegenError::Module(format!("{e:?}")))

@@ -41,6 +41,7 @@ fn plan(constant: &[f32]) -> Plan {
         items: Dim::from(1),
         scratch_bytes: Dim::from(0),
         sources: vec!["node".into()],
+        parts: vec![],
         flops: Dim::from(0),
         values: vec![],
     };

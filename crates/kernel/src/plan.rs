@@ -133,6 +133,9 @@ pub struct Call {
     pub scratch_bytes: Dim,
     /// Names of the source nodes.
     pub sources: Vec<Arc<str>>,
+    /// Of a composite kernel: the source nodes of each part, those of nested parts one by one, in the order of the
+    /// parts. Empty for other kernels.
+    pub parts: Vec<Vec<Arc<str>>>,
     /// Floating-point (or integer) operations of the whole call, a multiply-add counted as two.
     pub flops: Dim,
     /// Names of the values in the buffers that are written, in the order of written args.

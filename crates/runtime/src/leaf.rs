@@ -6,6 +6,7 @@ use crate::memory::Block;
 use crate::pool::Pool;
 use crate::program::Leaf;
 use crate::session::Observed;
+use rabot_codegen::clif::expr::STATUS_CODE_BITS;
 use rabot_kernel::{BufferId, Call, HostCall, KernelDesc, Port, Step, Storage};
 use rabot_tensor::Tensor;
 
@@ -193,7 +194,10 @@ impl Runner<'_, '_> {
             // buffers sized by the plan's own dims, all alive while the session is locked; scratch is reserved.
             let status = unsafe { self.pool.run(bound, args, params) };
             if status != 0 {
-                return Err(RunError::Data { nodes: call.sources.join(", "), problem: problem(status) });
+                return Err(RunError::Data {
+                    nodes: failed(call, status).join(", "),
+                    problem: problem(status),
+                });
             }
         }
         if self.observe.is_some() {
@@ -264,8 +268,14 @@ fn buffer_bytes(binding: &Binding, buffer: BufferId) -> &[u8] {
     unsafe { std::slice::from_raw_parts(binding.addresses[buffer], binding.bytes[buffer]) }
 }
 
+/// The source nodes of the part of a call that failed; those of the whole call if it has no parts.
+fn failed(call: &Call, status: i64) -> &[std::sync::Arc<str>] {
+    let part = usize::try_from((status >> STATUS_CODE_BITS) - 1).ok();
+    part.and_then(|part| call.parts.get(part)).unwrap_or(&call.sources)
+}
+
 fn problem(status: i64) -> &'static str {
-    match status {
+    match status & ((1 << STATUS_CODE_BITS) - 1) {
         rabot_codegen::clif::expr::STATUS_INDEX => "an index is out of range",
         rabot_codegen::clif::expr::STATUS_DIVISION => "an integer is divided by zero",
         _ => "the kernel reports a problem that this version does not know",

@@ -1,6 +1,7 @@
 //! Kernels of several parts: loops that call the functions of the parts.
 
-use crate::clif::context::KernelCx;
+use crate::clif::context::{KernelCx, plain};
+use crate::clif::expr::STATUS_CODE_BITS;
 use crate::error::KernelError;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
@@ -8,20 +9,38 @@ use cranelift_codegen::ir::{
     ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, UserExternalName, Value,
 };
 use cranelift_frontend::FunctionBuilder;
-use rabot_kernel::{Arrangement, CompositeKernel, Part};
+use rabot_kernel::{Arrangement, CompositeKernel, KernelDesc, Part};
 use std::collections::HashMap;
 
 /// Namespace of kernels among external names; the index is that in [`rabot_kernel::Plan::kernels`].
 pub const NAMESPACE: u32 = 2;
 
-/// Emits the body of a kernel of several parts.
+/// Emits the body of a kernel of several parts; `kernels` are those of the plan.
 ///
 /// **Errors**: an argument or parameter that no offset reaches.
-pub fn emit(cx: &mut KernelCx, kernel: &CompositeKernel) -> Result<(), KernelError> {
-    let mut emitter = Emitter { cx, functions: HashMap::new() };
+pub fn emit(cx: &mut KernelCx, kernel: &CompositeKernel, kernels: &[KernelDesc]) -> Result<(), KernelError> {
+    let mut leaves = 0;
+    let mut tags = Vec::with_capacity(kernel.parts.len());
+    for part in &kernel.parts {
+        let nested = matches!(kernels.get(part.kernel), Some(KernelDesc::Composite(_)));
+        // A nested kernel counts its own parts from 1.
+        tags.push((if nested { leaves } else { leaves + 1 }) << STATUS_CODE_BITS);
+        leaves += leaf_count(kernels, part.kernel);
+    }
+    let mut emitter = Emitter { cx, functions: HashMap::new(), tags };
     match kernel.arrangement {
         Arrangement::Chain => emitter.chain(kernel),
         Arrangement::Side => emitter.side(kernel),
+    }
+}
+
+/// Parts of a kernel, those of its parts one by one.
+fn leaf_count(kernels: &[KernelDesc], kernel: usize) -> i64 {
+    match kernels.get(kernel) {
+        Some(KernelDesc::Composite(kernel)) => {
+            kernel.parts.iter().map(|part| leaf_count(kernels, part.kernel)).sum()
+        }
+        _ => 1,
     }
 }
 
@@ -33,6 +52,8 @@ fn smaller(builder: &mut FunctionBuilder, a: Value, b: Value) -> Value {
 struct Emitter<'a, 'f> {
     cx: &'a mut KernelCx<'f>,
     functions: HashMap<usize, FuncRef>,
+    /// What each part's failure adds to the status word.
+    tags: Vec<i64>,
 }
 
 impl Emitter<'_, '_> {
@@ -54,8 +75,8 @@ impl Emitter<'_, '_> {
         builder.seal_block(body);
         let next = builder.ins().iadd(at, block);
         let next = smaller(builder, next, end);
-        for (part, counts) in kernel.parts.iter().zip(counts) {
-            self.part(part, counts, at, next)?;
+        for (index, counts) in counts.into_iter().enumerate() {
+            self.part(kernel, index, counts, [at, next])?;
         }
         let builder = &mut self.cx.builder;
         builder.def_var(item, next);
@@ -70,7 +91,7 @@ impl Emitter<'_, '_> {
     fn side(&mut self, kernel: &CompositeKernel) -> Result<(), KernelError> {
         let (begin, end) = (self.cx.begin, self.cx.end);
         let mut start = self.cx.builder.ins().iconst(I64, 0);
-        for part in &kernel.parts {
+        for (index, part) in kernel.parts.iter().enumerate() {
             let [count, per] = self.counts(part);
             let ins = &mut self.cx.builder;
             let rounded = ins.ins().iadd(count, per);
@@ -86,7 +107,7 @@ impl Emitter<'_, '_> {
             };
             let (first, last) = (inside(begin), inside(end));
             start = self.cx.builder.ins().iadd(start, items);
-            self.part(part, [count, per], first, last)?;
+            self.part(kernel, index, [count, per], [first, last])?;
         }
         Ok(())
     }
@@ -99,11 +120,12 @@ impl Emitter<'_, '_> {
     /// Calls a part for items `first..last` of the whole, if it has any there.
     fn part(
         &mut self,
-        part: &Part,
+        kernel: &CompositeKernel,
+        index: usize,
         [count, per]: [Value; 2],
-        first: Value,
-        last: Value,
+        [first, last]: [Value; 2],
     ) -> Result<(), KernelError> {
+        let (part, tag) = (&kernel.parts[index], self.tags[index]);
         let pointer_bytes = self.cx.target.pointer.bytes() as usize;
         let offset = |index: usize, bytes: usize| {
             let offset = index.checked_mul(bytes).and_then(|bytes| i64::try_from(bytes).ok());
@@ -128,7 +150,14 @@ impl Emitter<'_, '_> {
         let args = builder.ins().iadd(arg_list, args);
         let params = builder.ins().iconst(I64, params);
         let params = builder.ins().iadd(param_list, params);
+        let before = builder.ins().load(I64, plain(), status, 0);
         builder.ins().call(function, &[args, params, first, last, scratch, status]);
+        // The first failure stays, with the part that it is of.
+        let after = builder.ins().load(I64, plain(), status, 0);
+        let tagged = builder.ins().iadd_imm_s(after, tag);
+        let own = builder.ins().select(after, tagged, after);
+        let kept = builder.ins().select(before, before, own);
+        builder.ins().store(plain(), kept, status, 0);
         builder.ins().jump(next, &[]);
         builder.switch_to_block(next);
         builder.seal_block(next);

@@ -27,6 +27,9 @@ use rabot_tensor::DType;
 pub const STATUS_INDEX: i64 = 1;
 /// Status that a kernel reports for an integer division by zero.
 pub const STATUS_DIVISION: i64 = 2;
+/// Bits of the status word that hold a code. Those above are 0, or 1 + the position of the part of a composite kernel
+/// that failed first, nested parts counted one by one.
+pub const STATUS_CODE_BITS: u32 = 8;
 
 /// A value of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -114,7 +114,7 @@ impl Registry<'_> {
         let mut kernel_args: Vec<Arg> = Vec::new();
         let (mut sources, mut values): (Vec<Arc<str>>, Vec<Arc<str>>) = (Vec::new(), Vec::new());
         let (mut scratch_bytes, mut flops) = (Dim::from(0), Dim::from(0));
-        let mut counts = Vec::new();
+        let (mut counts, mut leaves) = (Vec::new(), Vec::new());
         for Member { call, count, per } in members {
             if let Some(kernel) = self.plan.kernels.get(call.kernel) {
                 kernel_args.extend(kernel.args());
@@ -122,6 +122,10 @@ impl Registry<'_> {
             parts.push((call.kernel, args.len(), params.len()));
             args.extend(call.args);
             params.extend(call.params);
+            if call.parts.is_empty() {
+                leaves.push(call.sources.clone());
+            }
+            leaves.extend(call.parts);
             for source in call.sources {
                 if !sources.contains(&source) {
                     sources.push(source);
@@ -147,7 +151,7 @@ impl Registry<'_> {
         let block = block.map_or(Size::Const(1), param);
         let desc = KernelDesc::Composite(CompositeKernel { args: kernel_args, arrangement, parts, block });
         let kernel = self.kernel(desc);
-        Call { kernel, args, params, items, scratch_bytes, sources, flops, values }
+        Call { kernel, args, params, items, scratch_bytes, sources, parts: leaves, flops, values }
     }
 
     fn kernel(&mut self, desc: KernelDesc) -> usize {

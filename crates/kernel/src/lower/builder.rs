@@ -139,7 +139,17 @@ impl<'p> Builder<'p> {
         };
         let Origin { sources, values, flops } = origin;
         let (args, params) = (frame.buffers, frame.params);
-        self.step(Step::Call(Call { kernel, args, params, items, scratch_bytes, sources, flops, values }));
+        self.step(Step::Call(Call {
+            kernel,
+            args,
+            params,
+            items,
+            scratch_bytes,
+            sources,
+            parts: vec![],
+            flops,
+            values,
+        }));
     }
 
     /// Adds a step.
