@@ -247,10 +247,11 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
     /// As [`Lowering::view`], row-major without gaps from the start of a buffer.
     fn dense_view(&mut self, value: Value) -> View {
         let view = self.view(value);
-        if view.is_dense() {
+        let dtype = self.graph.fact(value).dtype();
+        if view.is_dense() && view.dtype == dtype {
             return view;
         }
-        let target = self.b.arena(view.dtype, &view.shape);
+        let target = self.b.arena(dtype, &view.shape);
         let origin = self.origin(&[], &[value]);
         self.copy(&view, &target, origin);
         self.views.insert(value, target.clone());
@@ -320,6 +321,11 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
     fn lower_group(&mut self, group: &[NodeId]) -> Result<(), GraphError> {
         let anchor = group.iter().position(|&id| !scalar::is_elementwise(&self.graph.node(id).op));
         let Some(anchor) = anchor else {
+            if let [id] = *group
+                && self.lower_widening(id)
+            {
+                return Ok(());
+            }
             self.lower_elementwise(group);
             return Ok(());
         };

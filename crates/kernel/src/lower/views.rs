@@ -3,7 +3,7 @@
 use super::Lowering;
 use super::view::View;
 use rabot_ir::{Dim, NodeId, Op, Value};
-use rabot_tensor::Tensor;
+use rabot_tensor::{DType, Tensor};
 
 impl Lowering<'_, '_, '_> {
     /// `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`.
@@ -37,6 +37,29 @@ impl Lowering<'_, '_, '_> {
         let shape = self.graph.node(id).outputs[0].fact.shape();
         let element = View::dense(self.b.constant(value), value.dtype(), &[]);
         self.views.insert(Value { node: id, slot: 0 }, element.broadcast(shape));
+    }
+
+    /// A `Cast` that widens narrow weights for layers: they read the weights as they are and widen what they load.
+    /// False if the node is another one.
+    pub(super) fn lower_widening(&mut self, id: NodeId) -> bool {
+        let (node, output) = (self.graph.node(id), Value { node: id, slot: 0 });
+        let (Op::Cast(_), Some(Some(input))) = (&node.op, node.inputs.first().copied()) else { return false };
+        let Some(weights) = &self.graph.fact(input).constant else { return false };
+        let widens = matches!(weights.dtype(), DType::F16 | DType::BF16)
+            && node.outputs[0].fact.dtype() == DType::F32
+            && !self.graph.is_output(output);
+        let loads = |(user, slot): (NodeId, usize)| match &self.graph.node(user).op {
+            Op::MatMul(_) | Op::Gemm(_) => true,
+            Op::Conv(_) => slot == 1,
+            Op::Gather(_) => slot == 0,
+            _ => false,
+        };
+        let taken = widens && self.graph.users(output).into_iter().all(loads);
+        if taken {
+            let view = self.view(input);
+            self.views.insert(output, view);
+        }
+        taken
     }
 
     /// `Transpose`, `Expand`, `Slice`, `Split`.
