@@ -369,6 +369,7 @@ fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) ->
         Op::Resize(op) => FUNCTION + coordinates(op, &operand(0), &shape(output)),
         Op::Unary(op) => match op.op {
             UnaryOp::Abs | UnaryOp::Neg | UnaryOp::Relu | UnaryOp::Sign | UnaryOp::Not => 0.0,
+            UnaryOp::Round | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::ThresholdedRelu { .. } => 0.0,
             _ => FUNCTION,
         },
         Op::Binary(_) | Op::Variadic(_) => node.inputs.len().saturating_sub(1) as f64,
@@ -466,6 +467,11 @@ mod tests {
             &[],
         );
         assert!(sum.relative() > 10.0 * sum.derived(), "{sum:?}");
+        // What is on the edge of a decision is no reason to allow steps.
+        let steps =
+            "model \"m\" input %0 \"x\" : f32[4] %1 = Exp(%0) %2 = Round(%1) %3 = Exp(%2) output \"y\" = %3";
+        let steps = of_run(steps, &[("x", Tensor::from_vec(&[4], vec![0.405_465_1f32; 4]))]);
+        assert_eq!(steps.relative(), steps.derived());
     }
 
     #[test]

@@ -5,12 +5,13 @@
 //! come from integers, and functions whose error is amplified by the next one where that of their operand is not, as
 //! `Log(Tanh(x))` for large x. A node with k roundings gets them all, at random signs, √k · 2⁻¹⁸ in the place of √k · u:
 //! a sum in its terms, another operator in its result. Where a function is a difference of terms that cancel, as `Gelu`
-//! of a negative number, the error is that of its terms.
+//! of a negative number, the error is that of its terms. Decisions (integers, comparisons, rounding to integers) are those
+//! of the exact evaluation: roundings so large would flip them far too often, and flips are judged as such.
 
 use super::{F32, PERTURBATION, rounding, roundings};
 use crate::{DebugError, Difference, Tensors};
 use rabot_ir::interp::{self, Data, InterpError, run_node};
-use rabot_ir::ops::{ReduceOp, UnaryOp};
+use rabot_ir::ops::{BinaryOp, ReduceOp, UnaryOp};
 use rabot_ir::text::SplitMix64;
 use rabot_ir::{Datum, Graph, Node, NodeId, Op, Value};
 use rabot_tensor::{DType, Tensor};
@@ -99,6 +100,11 @@ impl Rounded<'_> {
     ) -> Result<Vec<Datum>, InterpError> {
         let node = graph.node(id);
         let first = Value { node: id, slot: 0 };
+        let own =
+            (0..node.outputs.len() as u32).map(|slot| self.exact.get(&Value { node: id, slot }).cloned());
+        if decides(&node.op) || node.outputs.iter().all(|output| !output.fact.dtype().is_float()) {
+            return Ok(own.flatten().collect());
+        }
         let shape = |value: Value| match self.exact.get(&value).and_then(Datum::tensor) {
             Some(tensor) => tensor.shape().to_vec(),
             None => Vec::new(),
@@ -137,6 +143,19 @@ impl Rounded<'_> {
             *value += sign * deviation * size;
         }
         Tensor::from_f64s(tensor.dtype(), tensor.shape(), &values)
+    }
+}
+
+/// True if a small error of an operand can be a large one of a float result.
+fn decides(op: &Op) -> bool {
+    match op {
+        Op::Unary(op) => {
+            let steps = matches!(op.op, UnaryOp::Round | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Sign);
+            steps || matches!(op.op, UnaryOp::ThresholdedRelu { .. })
+        }
+        Op::Binary(op) => matches!(op.op, BinaryOp::Mod { .. }),
+        Op::QuantizeLinear(_) => true,
+        _ => false,
     }
 }
 
