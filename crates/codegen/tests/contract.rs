@@ -8,7 +8,7 @@ use contraction::{items, run, scalar};
 use rabot_codegen::{CodegenError, KernelError, asm_text, compile_jit};
 use rabot_kernel::{
     Access, Arg, BinaryFn, ContractKernel, Dag, Expr, ExprId, KernelDesc, Operand, PackSource, Size, Tile,
-    UnaryFn, pack_f32, pack_i16,
+    UnaryFn, pack_f32, pack_half, pack_i16,
 };
 use rabot_target::Profile;
 use rabot_tensor::DType;
@@ -151,6 +151,7 @@ fn make(sizes: &mut Sizes, number: usize, layout: Layout, panel: usize, e: &Elem
         DType::I8 | DType::U8 => {
             (pack_i16(&source, panel, &[e.zero_point]).unwrap(), DType::I16, k.next_multiple_of(2))
         }
+        DType::F16 | DType::BF16 if number == 1 => (pack_half(&source, panel).unwrap(), e.dtype, k),
         _ => (pack_f32(&source, panel).unwrap(), DType::F32, k),
     };
     let matrix = lines.next_multiple_of(panel) * terms;

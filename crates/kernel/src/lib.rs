@@ -22,7 +22,7 @@ pub use desc::{
 pub use lower::{PlanError, Unplannable, plan};
 pub use memory::{BUFFER_ALIGN_BYTES, Interval, assign_offsets};
 pub use pack::{
-    IN_PLACE_ROWS, PackError, PackSource, SCRATCH_ALIGN_BYTES, pack_f32, pack_i16, scratch_bytes,
+    IN_PLACE_ROWS, PackError, PackSource, SCRATCH_ALIGN_BYTES, pack_f32, pack_half, pack_i16, scratch_bytes,
 };
 pub use plan::{Buffer, BufferId, Call, Check, Constant, HostCall, HostFn, Plan, Port, Step, Storage};
 pub use stages::{HostStage, StagePort, StageStep, Staged, Work, check, outline, stages};

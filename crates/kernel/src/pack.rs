@@ -156,6 +156,17 @@ pub fn pack_f32(source: &PackSource<'_>, width: usize) -> Result<Vec<u8>, PackEr
     }
 }
 
+/// Packs a matrix of f16 or bf16 into panels as [`pack_f32`] does, of the same dtype.
+///
+/// **Errors**: a dtype that is not f16 or bf16; a matrix that is not inside its buffer.
+pub fn pack_half(source: &PackSource<'_>, width: usize) -> Result<Vec<u8>, PackError> {
+    source.check()?;
+    match source.dtype {
+        DType::F16 | DType::BF16 => pack_f32_from(source, width, |b: [u8; 2]| b),
+        other => Err(PackError::DType(other, DType::F16)),
+    }
+}
+
 /// Packs an integer matrix into `[batch][⌈outer/width⌉][⌈k/2⌉][width][2]` of i16, little-endian, zero points
 /// subtracted. `zero_points` holds one for all, or one for each row of A or column of B.
 ///
@@ -195,14 +206,14 @@ impl PackSource<'_> {
     }
 }
 
-fn pack_f32_from<const N: usize>(
+fn pack_f32_from<const N: usize, const M: usize>(
     source: &PackSource<'_>,
     width: usize,
-    widen: impl Fn([u8; N]) -> [u8; 4] + Sync,
+    widen: impl Fn([u8; N]) -> [u8; M] + Sync,
 ) -> Result<Vec<u8>, PackError> {
     let (elements, _) = source.bytes.as_chunks::<N>();
-    in_panels(source, width, source.k, |batch, first, block| {
-        let (block, _) = block.as_chunks_mut::<4>();
+    in_panels(source, width, source.k, M, |batch, first, block| {
+        let (block, _) = block.as_chunks_mut::<M>();
         if source.k_stride == 1 && source.outer_stride != 1 {
             for_each_panel(source, width, first, block, |panel, column, lanes| {
                 for (at, terms) in panel.chunks_mut(TERMS_ABREAST * width).enumerate() {
@@ -234,12 +245,12 @@ fn pack_f32_from<const N: usize>(
 }
 
 /// Calls `visit` with each panel of a block, its first row or column, and how many of them are there.
-fn for_each_panel(
+fn for_each_panel<const M: usize>(
     source: &PackSource<'_>,
     width: usize,
     first: usize,
-    block: &mut [[u8; 4]],
-    mut visit: impl FnMut(&mut [[u8; 4]], usize, usize),
+    block: &mut [[u8; M]],
+    mut visit: impl FnMut(&mut [[u8; M]], usize, usize),
 ) {
     for (at, panel) in block.chunks_mut(source.k * width).enumerate() {
         let column = first + at * width;
@@ -254,7 +265,7 @@ fn pack_i16_from(
     widen: impl Fn(u8) -> i32 + Sync,
 ) -> Result<Vec<u8>, PackError> {
     let pairs = source.k.div_ceil(2);
-    in_panels(source, width, pairs, |batch, first, block| {
+    in_panels(source, width, pairs, BYTES_PER_TERM, |batch, first, block| {
         for (at, panel) in block.chunks_mut(pairs * width * 4).enumerate() {
             let column = first + at * width;
             for lane in 0..width.min(source.outer - column) {
@@ -275,11 +286,12 @@ fn in_panels(
     source: &PackSource<'_>,
     width: usize,
     terms: usize,
+    term_bytes: usize,
     fill: impl Fn(usize, usize, &mut [u8]) + Sync,
 ) -> Result<Vec<u8>, PackError> {
     let too_large = || PackError::Size { batch: source.batch, outer: source.outer, k: source.k };
     let panels = source.outer.div_ceil(width);
-    let matrix = [terms, width, BYTES_PER_TERM, panels]
+    let matrix = [terms, width, term_bytes, panels]
         .iter()
         .try_fold(1usize, |product, factor| product.checked_mul(*factor))
         .ok_or_else(too_large)?;
@@ -288,7 +300,7 @@ fn in_panels(
     if packed.is_empty() {
         return Ok(packed);
     }
-    let block = terms * width * BYTES_PER_TERM * PANELS_ABREAST;
+    let block = terms * width * term_bytes * PANELS_ABREAST;
     let blocks: Vec<(usize, usize, &mut [u8])> = packed
         .chunks_mut(matrix)
         .enumerate()

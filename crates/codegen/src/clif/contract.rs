@@ -52,13 +52,20 @@ fn check(cx: &KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
     if matches!(kernel.a, Operand::Patches(_)) {
         return inconsistent("patches are the right operand of a contraction".to_owned());
     }
-    [&kernel.a, &kernel.b].into_iter().try_for_each(|operand| check_operand(cx, kernel, operand))
+    check_operand(cx, kernel, &kernel.a, &[DType::F32])?;
+    check_operand(cx, kernel, &kernel.b, &[DType::F32, DType::F16, DType::BF16])
 }
 
-fn check_operand(cx: &KernelCx, kernel: &ContractKernel, operand: &Operand) -> Result<(), KernelError> {
+/// `packed` are the dtypes that panels of floats may have.
+fn check_operand(
+    cx: &KernelCx,
+    kernel: &ContractKernel,
+    operand: &Operand,
+    packed: &[DType],
+) -> Result<(), KernelError> {
     let dtype = cx.arg(operand.arg())?.dtype;
     let allowed: &[DType] = match (operand, kernel.accumulator == DType::I32) {
-        (Operand::Packed { .. }, false) => &[DType::F32],
+        (Operand::Packed { .. }, false) => packed,
         (Operand::Packed { .. }, true) => &[DType::I16],
         (_, false) => &[DType::F32, DType::F16, DType::BF16],
         (_, true) => &[DType::I8, DType::U8],
@@ -100,8 +107,17 @@ fn common(cx: &mut KernelCx, kernel: &ContractKernel) -> Common {
     let [m, n, k] = [kernel.m, kernel.n, kernel.k].map(|size| cx.size(size));
     let scratch = cx.scratch;
     let nothing = cx.builder.ins().iconst(I64, 0);
-    let start =
-        Common { m, n, k, steps: k, line_bytes: k, b_block: scratch, a_block: scratch, tile: nothing };
+    let start = Common {
+        m,
+        n,
+        k,
+        steps: k,
+        line_bytes: k,
+        b_line_bytes: k,
+        b_block: scratch,
+        a_block: scratch,
+        tile: nothing,
+    };
     let mut c = Contraction { cx, kernel, common: start };
     let steps = if c.pairs() { c.ceil_div(k, 2) } else { k };
     let line_bytes = c.mul_int(steps, WORD);
@@ -114,7 +130,9 @@ fn common(cx: &mut KernelCx, kernel: &ContractKernel) -> Common {
     } else {
         scratch
     };
-    Common { steps, line_bytes, a_block, ..start }
+    let word = c.b_word();
+    let b_line_bytes = c.mul_int(steps, word);
+    Common { steps, line_bytes, b_line_bytes, a_block, ..start }
 }
 
 /// True if columns are the outer loop of a block.
@@ -326,7 +344,7 @@ impl Contraction<'_, '_, '_> {
         let (start, bytes) = self.matrix(arg, offset, batch, strides)?;
         let source = Source { dtype: self.cx.arg(arg)?.dtype, zero_point };
         if matches!(kernel.b, Operand::Packed { .. }) {
-            let offset = self.mul(column, self.common.line_bytes);
+            let offset = self.mul(column, self.common.b_line_bytes);
             return Ok(self.add(start, offset));
         }
         let [held_start, held_column] = [packed[0], packed[1]].map(|variable| self.get(variable));
@@ -451,9 +469,9 @@ impl Contraction<'_, '_, '_> {
                 Rows::Panel(self.add(start, offset))
             }
         };
-        let offset = self.mul(column, self.common.line_bytes);
+        let offset = self.mul(column, self.common.b_line_bytes);
         let first = self.add(block.b, offset);
-        let panel_bytes = self.mul_int(self.common.line_bytes, self.kernel.tile.nr as i64);
+        let panel_bytes = self.mul_int(self.common.b_line_bytes, self.kernel.tile.nr as i64);
         let mut panels = vec![first];
         while panels.len() < shape.panels {
             let next = self.add(panels[panels.len() - 1], panel_bytes);

@@ -5,7 +5,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
 use cranelift_codegen::ir::{BlockArg, InstBuilder, StackSlotData, StackSlotKind, Type, Value};
 use cranelift_frontend::{FuncInstBuilder, Variable};
-use rabot_kernel::{ContractKernel, Size};
+use rabot_kernel::{ContractKernel, Operand, Size};
 use rabot_tensor::DType;
 
 /// A contraction under construction.
@@ -31,6 +31,8 @@ pub(super) struct Common {
     pub steps: Value,
     /// Bytes of one row or column in a panel.
     pub line_bytes: Value,
+    /// Bytes of one column in a panel of B.
+    pub b_line_bytes: Value,
     /// Start of the packed block of B in scratch memory.
     pub b_block: Value,
     /// Start of the packed block of A in scratch memory.
@@ -50,6 +52,18 @@ impl<'f> Contraction<'_, '_, 'f> {
     /// True if terms come in pairs of i16.
     pub fn pairs(&self) -> bool {
         self.kernel.accumulator != DType::F32
+    }
+
+    /// The dtype of B's panels if they are f16 or bf16.
+    pub fn narrow_b(&self) -> Option<DType> {
+        let Operand::Packed { arg, .. } = &self.kernel.b else { return None };
+        let dtype = self.kernel.args.get(*arg).map(|arg| arg.dtype);
+        dtype.filter(|dtype| matches!(dtype, DType::F16 | DType::BF16))
+    }
+
+    /// Bytes of a term or a pair of terms in a panel of B.
+    pub fn b_word(&self) -> i64 {
+        if self.narrow_b().is_some() { WORD / 2 } else { WORD }
     }
 
     /// Lanes of an accumulator.

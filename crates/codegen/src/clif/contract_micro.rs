@@ -6,6 +6,7 @@
 use crate::clif::context::constant;
 use crate::clif::contract_build::{Contraction, WORD, block_args};
 use crate::clif::ops::little;
+use crate::clif::pack::Source;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I16, I16X8, I32};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
@@ -159,7 +160,7 @@ impl Contraction<'_, '_, '_> {
         if last {
             let bytes = (step + 1) * self.a_step(micro);
             next.a = self.add_int(at.a, bytes);
-            let bytes = (step + 1) * self.kernel.tile.nr as i64 * WORD;
+            let bytes = (step + 1) * self.kernel.tile.nr as i64 * self.b_word();
             next.b = at.b.iter().map(|&base| self.add_int(base, bytes)).collect();
         }
         next
@@ -170,14 +171,27 @@ impl Contraction<'_, '_, '_> {
     fn row_of_b(&mut self, micro: &Micro, at: &Position, step: i64) -> Vec<Value> {
         let lanes = self.lanes();
         let per_panel = self.kernel.tile.nr / lanes;
-        let row = step * self.kernel.tile.nr as i64 * WORD;
+        let row = step * self.kernel.tile.nr as i64 * self.b_word();
         (0..self.vectors(micro.shape))
             .map(|vector| {
-                let column = ((vector % per_panel) * lanes) as i64 * WORD;
+                let column = ((vector % per_panel) * lanes) as i64 * self.b_word();
+                let (panel, offset) = (at.b[vector / per_panel], row + column);
+                if let Some(dtype) = self.narrow_b() {
+                    return self.load_narrow(Source { dtype, zero_point: 0 }, panel, offset);
+                }
                 let ty = self.operand_type();
-                self.ins().load(ty, constant(), at.b[vector / per_panel], (row + column) as i32)
+                self.ins().load(ty, constant(), panel, offset as i32)
             })
             .collect()
+    }
+
+    /// Elements of 16 bits as f32: a vector, or one where there are none.
+    fn load_narrow(&mut self, source: Source, panel: Value, offset: i64) -> Value {
+        if self.cx.target.vectors {
+            return self.load_four(source, panel, offset);
+        }
+        let address = self.add_int(panel, offset);
+        self.load_one(source, address)
     }
 
     /// Vectors of a row of the tile.

@@ -4,7 +4,7 @@ use super::Lowering;
 use super::exprs::{Domain, Exprs, Leaf, LoopDim};
 use super::frame::Frame;
 use super::view::{View, mergeable_runs, run_size};
-use crate::pack::{PackError, PackSource, pack_f32, scratch_bytes};
+use crate::pack::{IN_PLACE_ROWS, PackError, PackSource, pack_f32, pack_half, scratch_bytes};
 use crate::{
     BinaryFn, ContractKernel, Coord, Dag, Expr, ExprId, LoopKernel, Operand, ReduceFn, Reduction, Size,
     Stage, Store, Tile, Vectorize,
@@ -196,7 +196,14 @@ impl Lowering<'_, '_, '_> {
     fn emit_matmul(&mut self, product: Product, axes: Axes, views: EpilogueViews, epilogue: &Epilogue) {
         let mut frame = Frame::default();
         let width = self.micro_tile(DType::F32).nr;
-        let packed = self.pack_matrix(&axes, &product, DType::F32, |source| pack_f32(source, width));
+        // Few rows take as long as reading B does, so it is read as it is. Many would widen it again and again.
+        let few = axes.row.as_ref().is_none_or(|dim| dim.size.as_usize().is_some_and(|m| m <= IN_PLACE_ROWS));
+        let packed = match product.b.dtype {
+            dtype @ (DType::F16 | DType::BF16) if few => {
+                self.pack_matrix(&axes, &product, dtype, |source| pack_half(source, width))
+            }
+            _ => self.pack_matrix(&axes, &product, DType::F32, |source| pack_f32(source, width)),
+        };
         let (shape, [a, b], tile) = self.matrices(&mut frame, &product, &axes, packed, DType::F32, [0, 0]);
         let domain = axes.domain();
         let (dag, stores) = self.epilogue(&mut frame, &domain, &views, epilogue, DType::F32, |exprs, acc| {
