@@ -94,12 +94,20 @@ fn run_without(
     let gate = Gate::new(Admit::WithoutAt(options.without.iter().cloned().collect()));
     let steps = pipeline.run(graph, &PassCx { gate: Some(&gate), ..cx }, observe);
     let steps = steps.map_err(|error| keep(error, graph, options))?;
+    all_left_out(&gate, options)?;
+    Ok(steps)
+}
+
+/// Checks that there were all the rewrites that the options leave out.
+///
+/// **Errors**: the first that a pass did not ask for.
+pub fn all_left_out(gate: &Gate, options: &Options) -> Result<(), Error> {
     let refused = gate.refused();
     let there =
         |(rule, node): &&(String, String)| refused.iter().any(|key| key.rule == *rule && key.node == *node);
     match options.without.iter().find(|rewrite| !there(rewrite)) {
         Some((rule, node)) => Err(Error::NoRewrite { rule: rule.clone(), node: node.clone() }),
-        None => Ok(steps),
+        None => Ok(()),
     }
 }
 

@@ -30,8 +30,9 @@ use std::path::{Path, PathBuf};
 /// Seconds that a search may take, and that half of them may.
 const LIMITS: (f64, f64) = (60.0, 5.0);
 
-/// Faults of rewrites, and of kernels, that are planted in each model: the next ones of the lists in turn.
-const EACH: (usize, usize) = (5, 2);
+/// Faults of rewrites, of kernels and of layers in integers that are planted in each model: the next ones of the lists in
+/// turn.
+const EACH: (usize, usize, usize) = (4, 1, 4);
 
 /// Kinds of pipelines that a model is drilled with besides the default one.
 #[derive(Clone, Copy, Default)]
@@ -83,7 +84,7 @@ fn next<T: Clone>(list: &[T], from: &mut usize, count: usize) -> Vec<T> {
     taken
 }
 
-fn drill(model: &Model, also: Also, turns: &mut [usize; 2], rows: &mut Vec<Row>) {
+fn drill(model: &Model, also: Also, turns: &mut [usize; 3], rows: &mut Vec<Row>) {
     // Each fault that has no place in this model gives way to the next.
     let (enough, mut tries) = (rows.len() + EACH.0, 0);
     while rows.len() < enough && tries < FAULTS.len() {
@@ -99,7 +100,8 @@ fn drill(model: &Model, also: Also, turns: &mut [usize; 2], rows: &mut Vec<Row>)
     if also.int8 {
         let int8 = default_pipeline_with("quantize");
         let check = near_right(model, &int8, 3.0);
-        rewrites(model, &int8, &QUANTIZED, Kind::Parameter, &check, 1, rows);
+        let faults = next(&QUANTIZED, &mut turns[2], EACH.2);
+        rewrites(model, &int8, &faults, Kind::Parameter, &check, 1, rows);
     }
     if also.half {
         let half = DEFAULT_PIPELINE.replace(",group", ",half,group");
@@ -113,7 +115,7 @@ fn drill(model: &Model, also: Also, turns: &mut [usize; 2], rows: &mut Vec<Row>)
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let (mut rows, mut turns) = (Vec::new(), [0, 0]);
+    let (mut rows, mut turns) = (Vec::new(), [0, 0, 0]);
     for (name, also) in MODELS {
         if !wanted.is_empty() && !wanted.iter().any(|other| other == name) {
             continue;

@@ -8,6 +8,9 @@ use rabot_rewrite::PassCx;
 /// Places of a fault that are tried before it is given up.
 const TRIES: usize = 12;
 
+/// How far apart in the list of rewrites faults are tried first.
+const STRIDE: usize = 17;
+
 /// Where faults are planted.
 #[derive(Clone, Copy)]
 pub enum Kind {
@@ -45,7 +48,10 @@ pub fn rewrites(
     let places = places(model, text);
     for (name, fault) in faults {
         let (mut planted, mut tried) = (0, 0);
-        for place in places.iter().filter(|place| kind.takes(place, text)) {
+        // Each fault begins somewhere else.
+        let those: Vec<&Place> = places.iter().filter(|place| kind.takes(place, text)).collect();
+        let begin = rows.len() * STRIDE % those.len().max(1);
+        for place in those.iter().cycle().skip(begin).take(those.len()) {
             if planted == most || tried == TRIES {
                 break;
             }
@@ -56,7 +62,13 @@ pub fn rewrites(
                 continue;
             }
             tried += 1;
-            let Ok(found) = search(model, &pipeline, check, None) else { continue };
+            let found = match search(model, &pipeline, check, None) {
+                Ok(found) => found,
+                Err(error) => {
+                    println!("{name} in {} at {}: no search: {error}", model.name, show(place));
+                    continue;
+                }
+            };
             if !found.fails {
                 continue;
             }

@@ -13,7 +13,7 @@ use rabot_ir::{Graph, Op, interp};
 use rabot_rewrite::{Admit, Asked, Gate, Memo, PassCx, RewriteKey, Step};
 use rabot_runtime::{Program, Session};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// Most bytes of constants that kept graphs have each for itself.
@@ -58,6 +58,8 @@ pub(crate) struct Lab<'a> {
     kept: RefCell<BTreeMap<usize, Kept>>,
     next: Cell<usize>,
     judged: RefCell<HashMap<(usize, Engine), (Judged, usize)>>,
+    /// Rewrites left out from the start that a pass asked for.
+    left_out: RefCell<BTreeSet<(String, String)>>,
 }
 
 impl<'a> Lab<'a> {
@@ -79,7 +81,14 @@ impl<'a> Lab<'a> {
             kept: RefCell::new([(0, root)].into()),
             next: Cell::new(1),
             judged: RefCell::default(),
+            left_out: RefCell::default(),
         }
+    }
+
+    /// The first rewrite to be left out from the start that no pass asked for.
+    pub fn never_asked_for(&self) -> Option<&(String, String)> {
+        let left_out = self.left_out.borrow();
+        self.subject.without.iter().find(|rewrite| !left_out.contains(*rewrite))
     }
 
     /// Graphs that were evaluated.
@@ -114,6 +123,8 @@ impl<'a> Lab<'a> {
             }
         }
         self.forget(at);
+        let refused = gate.refused().into_iter().map(|key| (key.rule, key.node));
+        self.left_out.borrow_mut().extend(refused.filter(|rewrite| subject.without.contains(rewrite)));
         Trial { graph: Ok(graph), keys: gate.admitted(), steps, id: at }
     }
 

@@ -146,6 +146,9 @@ pub fn bisect(subject: Subject<'_>) -> Result<Bisection, DebugError> {
         return Err(DebugError::Bisect(format!("the check fails for the model as imported: {why}")));
     }
     let full = lab.trial(Admit::Without(Default::default()));
+    if let (Ok(_), Some((rule, node))) = (&full.graph, lab.never_asked_for()) {
+        return Err(DebugError::Bisect(format!("there is no rewrite `{rule}` at `{node}` to leave out")));
+    }
     refuse_tolerance(&subject, &full.steps)?;
     let compiled = lab.try_out(&full, Engine::Compiled);
     let mut found = Bisection {

@@ -152,7 +152,7 @@ fn replace(graph: &mut Graph, old: Value, tensor: &Tensor) {
 /// Scales and zero points of `after`, each pair once, in order.
 fn pairs(before: &Graph, seen: &HashMap<String, Tensor>, after: &Graph) -> Vec<Pair> {
     let mut found: Vec<Pair> = Vec::new();
-    let mut known: BTreeSet<Value> = BTreeSet::new();
+    let mut known: BTreeSet<(Value, Option<Value>)> = BTreeSet::new();
     for id in after.topological().unwrap_or_default() {
         let node = after.node(id);
         let input = |slot: usize| node.inputs.get(slot).copied().flatten();
@@ -172,7 +172,7 @@ fn pairs(before: &Graph, seen: &HashMap<String, Tensor>, after: &Graph) -> Vec<P
             }
             _ => vec![],
         };
-        found.extend(own.into_iter().flatten().filter(|pair| known.insert(pair.scale)));
+        found.extend(own.into_iter().flatten().filter(|pair| known.insert((pair.scale, pair.zero))));
     }
     found
 }

@@ -11,7 +11,7 @@ mod extract;
 mod failure;
 mod shrink;
 
-pub use failure::failure_of;
+pub use failure::{Demands, failure_of};
 
 use crate::{DebugError, Tensors};
 use extract::extract;

@@ -18,8 +18,7 @@ and sum of an output, argmax_ref, max_ref, min_ref, mean_ref and sum_ref of the 
 && || ! and parentheses. A metric is a program that gets two npz files, the outputs and those of the original, and prints
 one number.
 
-Exit code 1 if the check fails; what breaks it is told. `--without RULE@NODE` of run, bench,
-compare, compile and explain leaves a rewrite out.
+Exit code 1 if the check fails; what breaks it is told. `--without RULE@NODE` leaves a rewrite out, here from the start.
 
 Examples:
   rabot bisect model.onnx --inputs in.npz

@@ -8,7 +8,7 @@ use super::report::Recording;
 use super::stages::Stages;
 use super::{Failure, Status, output};
 use clap::{Args, ValueHint};
-use rabot::rewrite::{PassCx, Pipeline};
+use rabot::rewrite::{Admit, Gate, PassCx, Pipeline};
 use rabot::{Options, Profile};
 use rabot_debug::ledger::Ledger;
 use rabot_debug::{
@@ -97,7 +97,8 @@ pub(crate) fn run(args: &DebugArgs) -> Result<Status, Failure> {
         ..TraceOptions::new(Profile::by_name(&options.target)?)
     };
     let calibration = (!options.calibration.is_empty()).then_some(&options.calibration[..]);
-    let cx = PassCx { calibration, strict: options.strict, ..PassCx::default() };
+    let gate = Gate::new(Admit::WithoutAt(options.without.iter().cloned().collect()));
+    let cx = PassCx { calibration, strict: options.strict, gate: Some(&gate), ..PassCx::default() };
     let mut stages = Stages::new(args.print_after.clone(), args.diff);
     let mut recording = Recording::new(args.html.as_deref(), &inputs);
     let found = trace(&model.graph, &pipeline, &cx, &inputs, &tracing, &mut |step, graph| {
@@ -106,6 +107,7 @@ pub(crate) fn run(args: &DebugArgs) -> Result<Status, Failure> {
         stages.see(step, graph);
         recording.see(step, graph);
     })?;
+    rabot::all_left_out(&gate, &options)?;
     let name = args.model.model.display().to_string();
     let pipeline = pipeline.to_string();
     recording.write(&found, &name, &pipeline, &tracing)?;
@@ -128,11 +130,6 @@ pub(crate) fn run(args: &DebugArgs) -> Result<Status, Failure> {
 ///
 /// **Errors**: its text is wrong.
 pub(crate) fn pipeline_of(options: &Options) -> Result<Pipeline, Failure> {
-    if let Some((rule, node)) = options.without.first() {
-        let failure =
-            Failure::new(format!("--without {rule}@{node} is not for this verb, which runs every rewrite"));
-        return Err(failure.with_help("run, bench, compare, compile and explain take it"));
-    }
     match &options.pipeline {
         None => Ok(rabot::passes::default_pipeline()),
         Some(text) => Ok(rabot::passes::pipeline(text)?),

@@ -94,6 +94,13 @@ pub(crate) fn run(args: &GoldenArgs) -> Result<Status, Failure> {
 fn record(args: &RecordArgs) -> Result<Status, Failure> {
     let reasons = reasons(args)?;
     let mut options = args.model.options()?;
+    if let Some((rule, node)) = options.without.first() {
+        let failure =
+            Failure::new(format!("--without {rule}@{node} is not for this verb: a pack has every rewrite"));
+        return Err(
+            failure.with_help("run, bench, compare, compile, explain, debug, bisect and reduce take it")
+        );
+    }
     let pipeline = pipeline_of(&options)?;
     let progress = Progress::new("importing");
     let model = args.model.import(&mut options)?;
