@@ -200,7 +200,7 @@ pub struct ContractKernel {
 pub enum Operand {
     /// Packed at compile time into panels: for A `[⌈m/mr⌉][k][mr]`, for B `[⌈n/nr⌉][k][nr]`, padded with zeros.
     /// For integers, values have their zero point subtracted and are stored as i16, pairs of k innermost:
-    /// `[⌈m/mr⌉][⌈k/2⌉][mr][2]`. B may be f16 or bf16: it is widened as it is read.
+    /// `[⌈m/mr⌉][⌈k/2⌉][mr][2]`. B may be bf16, or f16 without infinities and NaN: it is widened as it is read.
     Packed {
         /// Which argument.
         arg: usize,

@@ -56,6 +56,9 @@ pub enum PackError {
         /// Terms of the sum.
         k: usize,
     },
+    /// Infinities and NaN would become numbers.
+    #[error("an infinity or NaN among f16 that are to be widened fast")]
+    NotFinite,
     /// Zero points come one for all, or one for each row of A or column of B.
     #[error("{given} zero points for {outer} rows or columns")]
     ZeroPoints {
@@ -158,10 +161,14 @@ pub fn pack_f32(source: &PackSource<'_>, width: usize) -> Result<Vec<u8>, PackEr
 
 /// Packs a matrix of f16 or bf16 into panels as [`pack_f32`] does, of the same dtype.
 ///
-/// **Errors**: a dtype that is not f16 or bf16; a matrix that is not inside its buffer.
+/// **Errors**: a dtype that is not f16 or bf16; a matrix that is not inside its buffer; an infinity or NaN among f16,
+/// which kernels widen without looking for them.
 pub fn pack_half(source: &PackSource<'_>, width: usize) -> Result<Vec<u8>, PackError> {
     source.check()?;
     match source.dtype {
+        DType::F16 if source.bytes.as_chunks().0.iter().any(|b| !f16::from_le_bytes(*b).is_finite()) => {
+            Err(PackError::NotFinite)
+        }
         DType::F16 | DType::BF16 => pack_f32_from(source, width, |b: [u8; 2]| b),
         other => Err(PackError::DType(other, DType::F16)),
     }

@@ -147,6 +147,16 @@ pub fn f32_from_f16(o: &mut Ops, half: Value) -> Value {
     o.float(bits)
 }
 
+/// Sign-extended bits of a finite f16 → f32, exact: a product with 2¹¹² moves the exponent, denormals included.
+pub fn f32_from_finite_f16(o: &mut Ops, half: Value) -> Value {
+    let bits = o.shl(half, 13);
+    let mask = o.i32(0x8fff_e000u32 as i32);
+    let bits = o.and(bits, mask);
+    let float = o.float(bits);
+    let scale = o.f32(f32::from_bits((127 + 112) << 23));
+    o.mul(float, scale)
+}
+
 /// f32 → f16 bits in the low half of an integer, to nearest, halves to even.
 ///
 /// **Source**: F. Giesen, "Float to half, round to nearest even": <https://gist.github.com/rygorous/2156668>.

@@ -3,14 +3,15 @@
 //! Every element of C is one chain of multiply-adds in the order of k, whatever tile it is in, so its bits do not
 //! depend on where tiles are cut.
 
+use crate::clif::cast::{f32_from_bf16, f32_from_finite_f16};
 use crate::clif::context::constant;
 use crate::clif::contract_build::{Contraction, WORD, block_args};
-use crate::clif::ops::little;
-use crate::clif::pack::Source;
+use crate::clif::ops::{Ops, little};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I16, I16X8, I32};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use rabot_kernel::Size;
+use rabot_tensor::DType;
 
 /// Steps of the sum in one pass of the loop. Cranelift orders a pass by accumulator: with more steps, more rows of B
 /// than there are registers would be alive at once.
@@ -177,7 +178,7 @@ impl Contraction<'_, '_, '_> {
                 let column = ((vector % per_panel) * lanes) as i64 * self.b_word();
                 let (panel, offset) = (at.b[vector / per_panel], row + column);
                 if let Some(dtype) = self.narrow_b() {
-                    return self.load_narrow(Source { dtype, zero_point: 0 }, panel, offset);
+                    return self.load_narrow(dtype, panel, offset);
                 }
                 let ty = self.operand_type();
                 self.ins().load(ty, constant(), panel, offset as i32)
@@ -185,13 +186,18 @@ impl Contraction<'_, '_, '_> {
             .collect()
     }
 
-    /// Elements of 16 bits as f32: a vector, or one where there are none.
-    fn load_narrow(&mut self, source: Source, panel: Value, offset: i64) -> Value {
-        if self.cx.target.vectors {
-            return self.load_four(source, panel, offset);
-        }
-        let address = self.add_int(panel, offset);
-        self.load_one(source, address)
+    /// Elements of 16 bits as f32: a vector, or one where there are none. Of f16, finite ones.
+    fn load_narrow(&mut self, dtype: DType, panel: Value, offset: i64) -> Value {
+        let (flags, offset) = (constant(), offset as i32);
+        let bits = match (dtype == DType::F16, self.cx.target.vectors) {
+            (true, true) => self.ins().sload16x4(flags, panel, offset),
+            (false, true) => self.ins().uload16x4(flags, panel, offset),
+            (true, false) => self.ins().sload16(I32, flags, panel, offset),
+            (false, false) => self.ins().uload16(I32, flags, panel, offset),
+        };
+        let wide = self.cx.target.vectors;
+        let ops = &mut Ops { cx: self.cx, wide };
+        if dtype == DType::F16 { f32_from_finite_f16(ops, bits) } else { f32_from_bf16(ops, bits) }
     }
 
     /// Vectors of a row of the tile.

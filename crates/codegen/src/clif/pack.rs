@@ -279,7 +279,7 @@ impl Contraction<'_, '_, '_> {
     }
 
     /// An element as it is packed.
-    pub(super) fn load_one(&mut self, source: Source, address: Value) -> Value {
+    fn load_one(&mut self, source: Source, address: Value) -> Value {
         if source.dtype == DType::F32 {
             return self.load(F32, address, 0);
         }
@@ -302,7 +302,7 @@ impl Contraction<'_, '_, '_> {
     }
 
     /// Four adjacent elements as they are packed.
-    pub(super) fn load_four(&mut self, source: Source, address: Value, offset: i64) -> Value {
+    fn load_four(&mut self, source: Source, address: Value, offset: i64) -> Value {
         match source.dtype {
             DType::F32 => self.load(F32X4, address, offset),
             DType::F16 | DType::BF16 => {

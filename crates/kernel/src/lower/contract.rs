@@ -198,12 +198,12 @@ impl Lowering<'_, '_, '_> {
         let width = self.micro_tile(DType::F32).nr;
         // Few rows take as long as reading B does, so it is read as it is. Many would widen it again and again.
         let few = axes.row.as_ref().is_none_or(|dim| dim.size.as_usize().is_some_and(|m| m <= IN_PLACE_ROWS));
-        let packed = match product.b.dtype {
-            dtype @ (DType::F16 | DType::BF16) if few => {
-                self.pack_matrix(&axes, &product, dtype, |source| pack_half(source, width))
-            }
-            _ => self.pack_matrix(&axes, &product, DType::F32, |source| pack_f32(source, width)),
-        };
+        let dtype = product.b.dtype;
+        let half = (few && dtype != DType::F32)
+            .then(|| self.pack_matrix(&axes, &product, dtype, |source| pack_half(source, width)));
+        let packed = half
+            .flatten()
+            .or_else(|| self.pack_matrix(&axes, &product, DType::F32, |source| pack_f32(source, width)));
         let (shape, [a, b], tile) = self.matrices(&mut frame, &product, &axes, packed, DType::F32, [0, 0]);
         let domain = axes.domain();
         let (dag, stores) = self.epilogue(&mut frame, &domain, &views, epilogue, DType::F32, |exprs, acc| {

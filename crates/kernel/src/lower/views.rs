@@ -39,22 +39,28 @@ impl Lowering<'_, '_, '_> {
         self.views.insert(Value { node: id, slot: 0 }, element.broadcast(shape));
     }
 
+    /// True if every reader of a value loads it element by element, through transposes too, so that its dtype in memory
+    /// is one with its dtype in the graph.
+    fn only_loaded(&self, value: Value) -> bool {
+        let loads = |(user, slot): (NodeId, usize)| match &self.graph.node(user).op {
+            Op::MatMul(_) | Op::Gemm(_) => true,
+            Op::Conv(_) => slot == 1,
+            Op::Gather(_) => slot == 0,
+            Op::Transpose(_) => self.only_loaded(Value { node: user, slot: 0 }),
+            _ => false,
+        };
+        !self.graph.is_output(value) && self.graph.users(value).into_iter().all(loads)
+    }
+
     /// A `Cast` that widens narrow weights for layers: they read the weights as they are and widen what they load.
     /// False if the node is another one.
     pub(super) fn lower_widening(&mut self, id: NodeId) -> bool {
         let (node, output) = (self.graph.node(id), Value { node: id, slot: 0 });
         let (Op::Cast(_), Some(Some(input))) = (&node.op, node.inputs.first().copied()) else { return false };
         let Some(weights) = &self.graph.fact(input).constant else { return false };
-        let widens = matches!(weights.dtype(), DType::F16 | DType::BF16)
-            && node.outputs[0].fact.dtype() == DType::F32
-            && !self.graph.is_output(output);
-        let loads = |(user, slot): (NodeId, usize)| match &self.graph.node(user).op {
-            Op::MatMul(_) | Op::Gemm(_) => true,
-            Op::Conv(_) => slot == 1,
-            Op::Gather(_) => slot == 0,
-            _ => false,
-        };
-        let taken = widens && self.graph.users(output).into_iter().all(loads);
+        let widens =
+            matches!(weights.dtype(), DType::F16 | DType::BF16) && node.outputs[0].fact.dtype() == DType::F32;
+        let taken = widens && self.only_loaded(output);
         if taken {
             let view = self.view(input);
             self.views.insert(output, view);
