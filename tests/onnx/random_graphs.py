@@ -1,17 +1,19 @@
 """Holds rabot to ONNX Runtime on random models of many nodes.
 
-    python random_graphs.py [--count N] [--seed S] [--keep DIR] [--batch N]
+    python random_graphs.py [--count N] [--seed S] [--keep DIR] [--batch N] [--summary]
 
 Model SEED is written by `tests/examples/random_models.rs` (the RANDOM_MODELS variable names the program; without
 it, cargo builds it), with what rabot computes: by the interpreter from the graph as it is (-O0), by the interpreter
 after the default pipeline (-O3), and by compiled code. All three must agree with ONNX Runtime within the tolerance
 that is derived from the graph. `--seed SEED --count 1 --keep DIR` makes one again.
 
-What ONNX Runtime does wrong or cannot do is listed in random_known.py.
+What ONNX Runtime does wrong or cannot do is listed in random_known.py. `--summary` prints how many models each of
+these accounts for as a Markdown table; bench/README.md has that of 20,000 models.
 """
 
 import argparse
 import collections
+import functools
 import os
 import pathlib
 import subprocess
@@ -19,9 +21,8 @@ import sys
 import tempfile
 
 import numpy as np
-import onnx
 import onnxruntime
-from random_known import known
+from random_known import REWRITTEN, Model, is_own_rewriting, known_difference, known_refusal
 
 WAYS = ["O0", "O3", "compiled"]
 # Part of the elements of a decision that rounding may flip, as in rabot's own tolerances.
@@ -87,35 +88,57 @@ def difference(actual, expected, tolerance):
 def judge(path):
     """Lines (what, text) about one model; `what` is `wrong`, `known` or `refused`."""
     groups = parts(path.with_suffix(".npz"))
-    model = None
     tolerances = {name: float(value) for name, value in groups["tolerance"].items()}
     inputs = {name: value for name, value in groups["inputs"].items()}
-    plain_agrees = False
+    # What ONNX Runtime's unoptimized model does: what it says when it refuses; outputs of which rabot has the same.
+    plain_refusal, plain_agrees = None, None
+    model = functools.cache(lambda: Model(path))
     for level in LEVELS:
-        wrong = False
         try:
             outputs = run(path, inputs, level)
         except Exception as error:  # ONNX Runtime has errors of its own for each of its reasons
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
-            model = model or onnx.load(path)
             text = " ".join(str(error).split())
-            reason = known(model, text, None)
-            if plain_agrees and not reason:
-                reason = ITSELF
+            reason = refusal(model(), text, plain_refusal, plain_agrees, level)
+            plain_refusal = (text, reason) if level == LEVELS[0] else None
             yield ("refused", reason) if reason else ("wrong", f"onnxruntime refuses: {text[:300]}")
             continue
+        agrees = set(outputs)
         for way in WAYS:
             for name, expected in groups[way].items():
                 text = difference(outputs[name], expected, tolerances[name])
                 if not text:
                     continue
-                model = model or onnx.load(path)
-                reason = known(model, text, name) or (ITSELF if plain_agrees else None)
-                wrong = True
+                agrees.discard(name)
+                reason = known_difference(model(), name) or (ITSELF if name in (plain_agrees or []) else None)
                 told = f"{way}, {str(level).rsplit('.')[-1]}: {name}: onnxruntime's {text}"
                 yield ("known", reason) if reason else ("wrong", told)
-        plain_agrees = not wrong
+        plain_agrees = agrees
+
+
+def refusal(model, text, plain_refusal, plain_agrees, level):
+    """Why it is not rabot's that ONNX Runtime refuses a model with this text; `None` if it may be.
+
+    `plain_refusal` is (text, reason) where it refuses the model without optimizing it too; else, `plain_agrees` are the
+    outputs that rabot has the same then."""
+    reason = known_refusal(model, text)
+    if reason or level == LEVELS[0]:
+        return reason
+    if plain_refusal and text.rsplit("Status Message:")[-1] == plain_refusal[0].rsplit("Status Message:")[-1]:
+        return plain_refusal[1]
+    if is_own_rewriting(model, text):
+        return REWRITTEN
+    return ITSELF if plain_agrees else None
+
+
+def summary(kinds):
+    """Lines of a Markdown table of how many models each reason accounts for; `kinds` counts `what: reason`."""
+    yield "| models | ONNX Runtime | form |"
+    yield "|---:|---|---|"
+    for text, number in sorted(kinds.items(), key=lambda item: (-item[1], item[0])):
+        what, reason = text.split(": ", 1)
+        yield f"| {number:,} | {'refuses' if what == 'refused' else 'differs'} | {reason} |"
 
 
 def main():
@@ -124,6 +147,7 @@ def main():
     parser.add_argument("--count", type=int, default=300, help="models (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="the first one's seed (%(default)s)")
     parser.add_argument("--batch", type=int, default=500, help="models that are on the disk at once (%(default)s)")
+    parser.add_argument("--summary", action="store_true", help="print the counts as a Markdown table")
     parser.add_argument("--keep", type=pathlib.Path, metavar="DIR", help="write the models here and leave them")
     args = parser.parse_args()
     onnxruntime.set_default_logger_severity(4)
@@ -149,8 +173,8 @@ def main():
                         kinds[f"{what}: {text}"] += 1
                 verdicts = {what for what, _ in lines}
                 tally["wrong" if "wrong" in verdicts else "listed" if verdicts else "agree"] += 1
-    for text, number in sorted(kinds.items()):
-        print(f"{number} x {text}")
+    told = summary(kinds) if args.summary else (f"{number} x {text}" for text, number in sorted(kinds.items()))
+    print("\n".join(told))
     print(f"{args.count} models: {tally['agree']} agree with ONNX Runtime, {tally['listed']} are listed, {tally['wrong']} wrong")
     sys.exit(1 if failed or tally["wrong"] else 0)
 
