@@ -107,8 +107,29 @@ fn find(graph: &Graph, name: &str) -> Result<Value, TapError> {
     Err(TapError::NotATensor { name: name.to_owned(), ty: ty.to_string() })
 }
 
+/// The path to a nested graph that computes a value of this name: the nodes that hold it, outermost first.
+fn nested(graph: &Graph, name: &str) -> Option<String> {
+    graph.node_ids().find_map(|id| {
+        let node = graph.node(id);
+        node.op.regions().into_iter().find_map(|(word, region)| {
+            let holder = format!("`{word}` of {} `{}`", node.op.name(), node.name);
+            let makes = |id| region.node(id).outputs.iter().any(|output| &*output.name == name);
+            if region.node_ids().any(makes) {
+                return Some(holder);
+            }
+            nested(region, name).map(|inner| format!("{holder}, in {inner}"))
+        })
+    })
+}
+
 /// Where a value went that has no name of its own any more.
 fn what_instead(graph: &Graph, name: &str, values: &[Value]) -> String {
+    if let Some(path) = nested(graph, name) {
+        return format!(
+            "; it is computed in the nested graph {path}, which hands out its results only: make the value one of \
+             them, or tap those"
+        );
+    }
     let node = name.split(':').next().unwrap_or(name);
     let within = values.iter().find(|value| {
         let sources = &graph.node(value.node).sources;

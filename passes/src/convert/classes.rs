@@ -114,7 +114,7 @@ pub(super) fn narrowed(tensor: &Tensor, to: DType) -> Result<Tensor, String> {
             continue;
         }
         if !back.is_finite() {
-            return Err(format!("{value:e} overflows {to}, whose largest number is {:e}", largest(to)));
+            return Err(format!("{value:e} overflows {to}, whose largest number is {:.4e}", largest(to)));
         }
         squares += f64::from(value).powi(2);
         lost += (f64::from(value) - f64::from(back)).powi(2);
