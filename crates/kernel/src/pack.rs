@@ -383,6 +383,18 @@ mod tests {
     }
 
     #[test]
+    fn panels_of_16_bits_hold_finite_numbers() {
+        let halves = |values: [f32; 4]| values.map(|v| f16::from_f32(v).to_le_bytes()).concat();
+        let (good, bad) = (halves([1.0, 2.0, 3.0, 4.0]), halves([1.0, f32::INFINITY, 3.0, 4.0]));
+        let packed = pack_half(&source(&good, DType::F16, 2, 2, (2, 1)), 4).unwrap();
+        let expected = [halves([1.0, 3.0, 0.0, 0.0]), halves([2.0, 4.0, 0.0, 0.0])].concat();
+        assert_eq!(packed, expected);
+        let refused = pack_half(&source(&bad, DType::F16, 2, 2, (2, 1)), 4);
+        assert!(matches!(refused, Err(PackError::NotFinite)), "{refused:?}");
+        assert!(pack_half(&source(&good, DType::F32, 2, 1, (1, 1)), 4).is_err());
+    }
+
+    #[test]
     fn integers_come_in_pairs_without_their_zero_points() {
         let bytes = [0u8, 255, 7, 1, 2, 3];
         let packed = pack_i16(&source(&bytes, DType::U8, 2, 3, (3, 1)), 4, &[255, 1]).unwrap();

@@ -24,7 +24,7 @@
 //!
 //! | nodes | become narrow |
 //! |---|---|
-//! | convolutions and matrix products | always; sums are f32 inside |
+//! | convolutions, matrix products, constant tables of `Gather` | always; sums are f32 inside |
 //! | sums, products, activations of bounded slope, `Clip`, `Where` | between narrow values: an operand is one, and the result reaches a product |
 //! | views and copies | where all operands are narrow, or all users: a conversion moves to where it meets others |
 //! | softmax, norms, reductions, `Exp`, `Log`, `Sqrt`, `Pow`, `Reciprocal` and all else | never |
