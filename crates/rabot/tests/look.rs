@@ -143,3 +143,100 @@ fn a_cached_run_gives_the_same_graph() {
     assert_eq!(done(&args), first);
     assert_eq!(done(&["compile", MODEL, "--emit", "text"]), first);
 }
+
+/// Prints the part of rows of ten whose largest element is at the same place in two npz files. A shell is all it needs:
+/// rabot's arrays are stored as they are, 128 bytes after the start of their header.
+#[cfg(unix)]
+const METRIC: &str = r#"#!/bin/sh
+export LC_ALL=C
+places() {
+    at=$(grep -abo NUMPY "$1" | head -n 1 | cut -d : -f 1)
+    od -An -v -tf4 -w4 -j $((at + 127)) -N 640 "$1" |
+        awk 'NR % 10 == 1 || $1 > most { most = $1; at = NR } NR % 10 == 0 { print at }'
+}
+places "$1" > "$1.places"
+places "$2" > "$2.places"
+paste "$1.places" "$2.places" | awk '$1 == $2 { same++ } END { print same / NR }'
+"#;
+
+/// Inputs of the demo, and calibration inputs whose range is cut off far below theirs.
+#[cfg(unix)]
+fn miscalibrated(folder: &tempfile::TempDir) -> [String; 2] {
+    const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo/digits-calibration.npz");
+    let images = npz::read_npz(SOURCE.as_ref()).unwrap()["image"].to_f64s()[..16 * 64].to_vec();
+    let paths = [path(folder, "images.npz"), path(folder, "dark.npz")];
+    for (path, factor) in paths.iter().zip([1.0, 0.02]) {
+        let values: Vec<f32> = images.iter().map(|v| (v * factor) as f32).collect();
+        let tensors = Tensors::from_iter([("image".to_owned(), Tensor::from_vec(&[16, 1, 8, 8], values))]);
+        npz::write_npz(File::create(path).unwrap(), &tensors).unwrap();
+    }
+    paths
+}
+
+#[cfg(unix)]
+#[test]
+fn a_metric_finds_layers_that_were_calibrated_on_other_inputs() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let [inputs, dark] = miscalibrated(&folder);
+    let metric = path(&folder, "metric");
+    fs::write(&metric, METRIC).unwrap();
+    fs::set_permissions(&metric, fs::Permissions::from_mode(0o755)).unwrap();
+    let pipeline = "fold,fuse,quantize,dce,group";
+    let searched = |calibration: &str, engine: &str| {
+        let args = ["bisect", MODEL, "--inputs", &inputs, "--calibrate", calibration, "--pipeline", pipeline];
+        let more = ["--metric", &metric, "--min", "0.95", "--engine", engine, "--json"];
+        let output = rabot(&[&args[..], &more[..]].concat());
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), found["bisection"].clone())
+    };
+    for engine in ["interpreter", "compiled"] {
+        let (code, found) = searched(&dark, engine);
+        assert_eq!((code, &found["engine"]), (Some(1), &Value::from(engine)), "{found}");
+        let rewrites = found["rewrites"].as_array().unwrap();
+        assert!(!rewrites.is_empty() && rewrites.iter().all(|made| made["rule"] == "int8"), "{found}");
+        assert!(rewrites.iter().all(|made| !made["tensor"].is_null()), "{found}");
+        let wrong = rewrites.iter().filter(|made| !made["parameter"].is_null()).count();
+        assert!(wrong > 0, "a scale is named: {found}");
+        assert_eq!(found["remedy"]["holds"], true, "{found}");
+    }
+    assert_eq!(searched(&inputs, "interpreter").0, Some(0), "calibrated on its own inputs it is right");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_breaks_a_check_can_be_left_out_and_made_smaller() {
+    let folder = tempfile::tempdir().unwrap();
+    let ([inputs, dark], out) = (miscalibrated(&folder), path(&folder, "reduced"));
+    let common = ["--inputs", &inputs, "--calibrate", &dark, "--pipeline", "fold,fuse,quantize,dce,group"];
+    let check = ["--check", "sqnr(\"logits\") > 20"];
+    let call = |verb: &str, more: &[&str]| rabot(&[&[verb, MODEL][..], &common[..], more].concat());
+    let first = call("bisect", &[&check[..], &["--json"]].concat());
+    let found: Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!(first.status.code(), Some(1));
+    let remedy = found["bisection"]["remedy"]["without"].as_array().unwrap();
+    let without: Vec<&str> = remedy.iter().flat_map(|one| ["--without", one.as_str().unwrap()]).collect();
+    let again = call("bisect", &[&check[..], &without[..]].concat());
+    assert_eq!(again.status.code(), Some(0), "{}{}", text(&again.stdout), text(&again.stderr));
+    let debugged = call("debug", &without);
+    assert!(debugged.stderr.is_empty(), "{}", text(&debugged.stderr));
+    for verb in ["bisect", "debug"] {
+        let wrong = call(verb, &["--without", "int8@nothing"]);
+        assert_eq!(wrong.status.code(), Some(2));
+        assert!(text(&wrong.stderr).contains("there is no rewrite `int8` at `nothing`"), "{wrong:?}");
+    }
+    refused(
+        &["golden", "record", MODEL, "--random", "1", "--without", "a@b", "-o", &out],
+        "not for this verb",
+    );
+    // A check that only holds where nothing is rounded to integers.
+    let strict = ["--random", "1", "--pipeline", "quantize", "-o", &out];
+    let check = ["--check", "sqnr(\"logits\") > 60", "--tries", "6"];
+    let reduced = done(&[&["reduce", MODEL][..], &strict[..], &check[..]].concat());
+    assert!(
+        reduced.contains("the check `sqnr(\"logits\") > 60` is false for the compiled outputs"),
+        "{reduced}"
+    );
+    let command = fs::read_to_string(format!("{out}/command")).unwrap();
+    assert!(command.starts_with("rabot bisect model.onnx") && command.contains("--check 'sqnr"), "{command}");
+}

@@ -7,7 +7,7 @@ use rabot_debug::Difference;
 use rabot_debug::bisect::{Bisection, Check, EditPlan, Expression, RewriteCulprit, Subject, bisect};
 use rabot_ir::{Graph, NodeId, Value, interp};
 use rabot_passes::pipeline;
-use rabot_rewrite::{Exactness, Pass, PassCx, PassError, Pipeline, Report, RuleInfo};
+use rabot_rewrite::{Exactness, Pass, PassCx, PassError, Pipeline, Report, RuleInfo, edit_branches};
 use rabot_target::Profile;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
@@ -99,6 +99,7 @@ pub fn search(
         calibration: &model.inputs,
         strict: false,
         without: &[],
+        engine: None,
         inputs: &model.inputs,
         profile: &profile,
         check,
@@ -238,16 +239,38 @@ impl Pass for Faulty {
         let known: HashSet<String> = names(graph).collect();
         let report = self.inner.run(graph, cx)?;
         if report.applied.iter().any(|made| made.rule == self.rule && made.node == self.node) {
-            let node = graph.node_ids().find(|&id| *graph.node(id).name == *self.node);
-            if let Some(node) = node {
-                let value = Value { node, slot: 0 };
-                let users: Vec<NodeId> = graph.users(value).into_iter().map(|(user, _)| user).collect();
-                if (self.fault)(graph, node) {
-                    self.moved.add(first_moved(graph, node, users, &known));
-                }
-            }
+            self.plant(graph, &known)?;
         }
         Ok(report)
+    }
+}
+
+impl Faulty {
+    /// Does the rewrite wrong, in the graph itself or in a branch; true if it did.
+    fn plant(&self, graph: &mut Graph, known: &HashSet<String>) -> Result<bool, PassError> {
+        let node = graph.node_ids().find(|&id| *graph.node(id).name == *self.node);
+        if let Some(node) = node {
+            let value = Value { node, slot: 0 };
+            let users: Vec<NodeId> = graph.users(value).into_iter().map(|(user, _)| user).collect();
+            let planted = (self.fault)(graph, node);
+            if planted {
+                self.moved.add(first_moved(graph, node, users, known));
+            }
+            return Ok(planted);
+        }
+        let mut planted = false;
+        edit_branches("fault", graph, &mut |branch| {
+            let here = self.plant(branch, known)?;
+            planted |= here;
+            Ok(here)
+        })?;
+        if planted {
+            // Values of a branch are not seen from outside: its results are.
+            let holders = graph.node_ids().filter(|&id| !graph.node(id).op.regions().is_empty());
+            let outputs = holders.flat_map(|id| graph.node(id).outputs.iter().map(|o| o.name.to_string()));
+            self.moved.add(outputs.collect());
+        }
+        Ok(planted)
     }
 }
 

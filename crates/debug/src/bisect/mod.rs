@@ -58,6 +58,8 @@ pub struct Subject<'a> {
     pub strict: bool,
     /// Rewrites that are left out from the start, as pairs of rule and node.
     pub without: &'a [(String, String)],
+    /// What graphs are evaluated with in the search; chosen by the interpreter's time if absent.
+    pub engine: Option<Engine>,
     /// Inputs; the check has to hold on every set.
     pub inputs: &'a [Tensors],
     /// Machine to compile for.
@@ -168,7 +170,7 @@ pub fn bisect(subject: Subject<'_>) -> Result<Bisection, DebugError> {
     let interpreted = lab.try_out(&full, Engine::Interpreter);
     found.fails |= !interpreted.holds;
     if !interpreted.holds {
-        choose_engine(&lab, slow, &mut found);
+        choose_engine(&lab, slow, &mut found)?;
         passes::search(&lab, &full, &mut found);
     }
     if found.fails {
@@ -193,18 +195,32 @@ fn refuse_tolerance(subject: &Subject<'_>, steps: &[Step]) -> Result<(), DebugEr
     }
 }
 
-/// Compiled programs do where the interpreter is slow, once they are cleared on the original.
-fn choose_engine(lab: &Lab<'_>, slow: bool, found: &mut Bisection) {
-    if !slow {
-        return;
+/// Compiled programs do where the interpreter is slow or they are asked for, once they are cleared on the original.
+///
+/// **Errors**: compiled programs are asked for and not cleared.
+fn choose_engine(lab: &Lab<'_>, slow: bool, found: &mut Bisection) -> Result<(), DebugError> {
+    let asked = lab.subject.engine;
+    if asked == Some(Engine::Interpreter) {
+        found.engine_reason = "it was asked for".to_owned();
     }
-    let cleared = lab.judged(lab.subject.graph, Engine::Compiled).holds;
-    found.engine = if cleared { Engine::Compiled } else { Engine::Interpreter };
-    found.engine_reason = if cleared {
-        "the interpreter is slow, and the original passes the check when it is compiled".to_owned()
-    } else {
-        "the original fails the check when it is compiled".to_owned()
-    };
+    if !(asked == Some(Engine::Compiled) || (asked.is_none() && slow)) {
+        return Ok(());
+    }
+    let cleared = lab.judged(lab.subject.graph, Engine::Compiled);
+    if cleared.holds {
+        found.engine = Engine::Compiled;
+        let why = if asked.is_some() { "it was asked for" } else { "the interpreter is slow" };
+        found.engine_reason = format!("{why}, and the original passes the check when it is compiled");
+        return Ok(());
+    }
+    found.engine_reason = "the original fails the check when it is compiled".to_owned();
+    match asked {
+        None => Ok(()),
+        Some(_) => Err(DebugError::Bisect(format!(
+            "{}, so compiled programs cannot tell which rewrite breaks it",
+            found.engine_reason
+        ))),
+    }
 }
 
 /// Leaves out what is at fault, and measures.

@@ -14,6 +14,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// Numbers that are shown of a parameter.
 const SHOWN: usize = 8;
 
+/// The operand of an integer convolution that is its bias.
+const BIAS: usize = 8;
+
 /// Pairs of scale and zero point that are tried.
 const TRIED: usize = 12;
 
@@ -57,16 +60,16 @@ pub(crate) fn find(
     now: &Judged,
 ) -> Option<Parameter> {
     let mut best: Option<Parameter> = None;
-    for pair in suspects(before, seen, after) {
+    let suspects = suspects(before, seen, after);
+    for pair in &suspects {
         let scale = (pair.scale, pair.right_scale.clone(), "scale");
         let zero = pair.zero.zip(pair.right_zero.clone()).map(|(v, t)| (v, t, "zero point"));
         let both: Vec<_> = std::iter::once(scale.clone()).chain(zero.clone()).collect();
         let wrong = |set: &[(Value, Tensor, &str)]| set.iter().all(|(v, t, _)| differs(after, *v, t) > 0);
         let sets = [vec![scale], zero.into_iter().collect(), both];
         for set in sets.into_iter().filter(|set| !set.is_empty() && wrong(set)) {
-            let mut graph = after.clone();
-            set.iter().for_each(|(value, tensor, _)| replace(&mut graph, *value, tensor));
-            let judged = lab.judged(&graph, Engine::Interpreter);
+            let values: Vec<(Value, &Tensor)> = set.iter().map(|(value, right, _)| (*value, right)).collect();
+            let judged = tried(lab, after, &values);
             let found = told(after, &pair.of, &set, judged.error, judged.holds);
             if judged.holds && !now.holds {
                 return found;
@@ -76,8 +79,62 @@ pub(crate) fn find(
             }
         }
     }
-    // One that changes next to nothing is not what is wrong.
-    best.filter(|best| best.error < 0.5 * now.error)
+    // One that changes next to nothing is not what is wrong, or not alone.
+    best.filter(|best| best.error < 0.5 * now.error).or_else(|| all(lab, after, &suspects, now))
+}
+
+/// The check with right constants in place of others. Biases in integers are in units of the scale of a layer's input, and
+/// it is not known whether they were made with the wrong or with the right one: the better of both counts.
+fn tried(lab: &Lab<'_>, after: &Graph, values: &[(Value, &Tensor)]) -> Judged {
+    let mut graph = after.clone();
+    let biases = biases(after, values);
+    values.iter().for_each(|(value, right)| replace(&mut graph, *value, right));
+    let judged = lab.judged(&graph, Engine::Interpreter);
+    if biases.is_empty() || judged.holds {
+        return judged;
+    }
+    for (node, bias) in biases {
+        let new = graph.add_constant("bias (right)", bias);
+        graph.set_input(node, BIAS, Some(new));
+    }
+    let other = lab.judged(&graph, Engine::Interpreter);
+    if other.holds || other.error < judged.error { other } else { judged }
+}
+
+/// The biases of convolutions whose input scales are replaced, in units of the right ones.
+fn biases(graph: &Graph, values: &[(Value, &Tensor)]) -> Vec<(NodeId, Tensor)> {
+    let one = |id: NodeId| {
+        let node = graph.node(id);
+        let constant = |slot: usize| node.inputs.get(slot).copied().flatten();
+        let bias = graph.constant(constant(BIAS)?)?;
+        let scale = constant(1)?;
+        let (_, right) = values.iter().find(|(value, _)| *value == scale)?;
+        let (now, right) = (graph.constant(scale)?.to_f64s(), right.to_f64s());
+        let factor = now.first()? / right.first()?;
+        let all: Vec<f64> = bias.to_f64s().into_iter().map(|v| (v * factor).round()).collect();
+        Some((id, Tensor::from_f64s(bias.dtype(), bias.shape(), &all)))
+    };
+    let layers = graph.node_ids().filter(|&id| matches!(graph.node(id).op, Op::QLinearConv(_)));
+    layers.filter_map(one).collect()
+}
+
+/// The parameter that is furthest off, where all of them have to be right for it to help.
+fn all(lab: &Lab<'_>, after: &Graph, suspects: &[Pair], now: &Judged) -> Option<Parameter> {
+    let mut values: Vec<(Value, &Tensor)> = Vec::new();
+    for pair in suspects {
+        let zero = pair.zero.zip(pair.right_zero.as_ref());
+        for (value, right) in std::iter::once((pair.scale, &pair.right_scale)).chain(zero) {
+            if values.iter().all(|(known, _)| *known != value) {
+                values.push((value, right));
+            }
+        }
+    }
+    let judged = tried(lab, after, &values);
+    let pair = suspects.first().filter(|_| suspects.len() > 1 && judged.error < 0.5 * now.error)?;
+    let set = [(pair.scale, pair.right_scale.clone(), "scale")];
+    let found = told(after, &pair.of, &set, judged.error, judged.holds)?;
+    let others: Vec<String> = suspects.iter().skip(1).map(|other| format!("`{}`", other.of)).collect();
+    Some(Parameter { role: format!("{}, with those of {}", found.role, others.join(", ")), ..found })
 }
 
 /// Pairs to try: those that the rewrite brought, or all if it brought none, the furthest off first.

@@ -22,6 +22,7 @@ fn found(edit_plan: Option<&EditPlan>, check: &Check) -> Result<Bisection, Debug
         calibration: &[],
         strict: false,
         without: &[],
+        engine: None,
         inputs: &inputs,
         profile: &profile,
         check,

@@ -5,9 +5,11 @@ use super::compare::{error, need_inputs};
 use super::inputs::InputArgs;
 use super::progress::Progress;
 use super::{Failure, Status, output};
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 use rabot::{Profile, Tensors, npz};
-use rabot_debug::bisect::{Bisection, Check, Expression, KernelCulprit, RewriteCulprit, Subject, bisect};
+use rabot_debug::bisect::{
+    Bisection, Check, Engine, Expression, KernelCulprit, RewriteCulprit, Subject, bisect,
+};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,9 +55,30 @@ pub(crate) struct BisectArgs {
     #[arg(long, value_name = "NUMBER", requires = "metric", allow_negative_numbers = true)]
     max: Option<f64>,
 
+    /// What graphs are evaluated with in the search [default: the interpreter, if it takes less than a second]
+    #[arg(long, value_name = "NAME")]
+    engine: Option<EngineName>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EngineName {
+    /// The reference
+    Interpreter,
+    /// Compiled programs
+    Compiled,
+}
+
+impl From<EngineName> for Engine {
+    fn from(name: EngineName) -> Self {
+        match name {
+            EngineName::Interpreter => Engine::Interpreter,
+            EngineName::Compiled => Engine::Compiled,
+        }
+    }
 }
 
 /// Searches.
@@ -82,6 +105,7 @@ pub(crate) fn run(args: &BisectArgs) -> Result<Status, Failure> {
         calibration: &options.calibration,
         strict: options.strict,
         without: &options.without,
+        engine: args.engine.map(Engine::from),
         inputs: &inputs,
         profile: &profile,
         check: &check,
@@ -173,8 +197,8 @@ fn text(found: &Bisection) -> String {
         text.push_str(&format!("  {}\n", options.join(" ")));
     }
     let engine = match found.engine {
-        rabot_debug::bisect::Engine::Interpreter => "the interpreter",
-        rabot_debug::bisect::Engine::Compiled => "compiled programs",
+        Engine::Interpreter => "the interpreter",
+        Engine::Compiled => "compiled programs",
     };
     text.push_str(&format!(
         "\n{} evaluations in {:.1} s, by {engine}: {}\n",
