@@ -367,11 +367,8 @@ fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) ->
         },
         Op::BatchNormalization(_) => FUNCTION,
         Op::Resize(op) => FUNCTION + coordinates(op, &operand(0), &shape(output)),
-        Op::Unary(op) => match op.op {
-            UnaryOp::Abs | UnaryOp::Neg | UnaryOp::Relu | UnaryOp::Sign | UnaryOp::Not => 0.0,
-            UnaryOp::Round | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::ThresholdedRelu { .. } => 0.0,
-            _ => FUNCTION,
-        },
+        Op::Unary(op) if is_exact(&op.op) => 0.0,
+        Op::Unary(_) => FUNCTION,
         Op::Binary(_) | Op::Variadic(_) => node.inputs.len().saturating_sub(1) as f64,
         Op::Cast(_) | Op::Range(_) | Op::DequantizeLinear(_) => 1.0,
         Op::QLinearConv(_) | Op::QLinearMatMul(_) | Op::ArgReduce(_) | Op::QuantizeLinear(_) => 0.0,
@@ -382,6 +379,13 @@ fn roundings(node: &Node, shape: &dyn Fn(Value) -> Vec<usize>, output: Value) ->
         Op::ConvInteger(_) | Op::MatMulInteger(_) | Op::BitCast(_) => 0.0,
         _ => FUNCTION,
     }
+}
+
+/// True for functions whose results are numbers of the dtype as they are.
+fn is_exact(op: &UnaryOp) -> bool {
+    let signs = matches!(op, UnaryOp::Abs | UnaryOp::Neg | UnaryOp::Relu | UnaryOp::Sign | UnaryOp::Not);
+    let steps = matches!(op, UnaryOp::Round | UnaryOp::Floor | UnaryOp::Ceil);
+    signs || steps || matches!(op, UnaryOp::ThresholdedRelu { .. })
 }
 
 /// What rounding the coordinates of a resized tensor counts for; those of powers of two, and nearest ones, are exact.
