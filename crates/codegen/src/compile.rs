@@ -3,12 +3,14 @@
 use crate::clif::context::{CodeTarget, KernelCx, kernel_signature};
 use crate::clif::{composite, contract, loops};
 use crate::error::{CodegenError, KernelError};
+use crate::x64::{self, Leaf};
 use cranelift_codegen::Context;
+use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, InstBuilder, UserFuncName};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{FuncId, ModuleReloc};
+use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 use rabot_kernel::{KernelDesc, Plan, Step};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -29,12 +31,18 @@ pub(crate) struct Machine {
     pub(crate) target: CodeTarget,
 }
 
+/// A kernel in CLIF, and the leaves that it calls.
+pub(crate) struct Built {
+    pub(crate) function: Function,
+    pub(crate) leaves: Vec<Leaf>,
+}
+
 /// Builds the CLIF of a kernel; `kernels` are all those that it may call, by number.
 pub(crate) fn build(
     kernel: &KernelDesc,
     kernels: &[KernelDesc],
     machine: &Machine,
-) -> Result<Function, KernelError> {
+) -> Result<Built, KernelError> {
     let signature = kernel_signature(&machine.target);
     let mut function = Function::with_name_signature(UserFuncName::default(), signature);
     let mut context = FunctionBuilderContext::new();
@@ -51,20 +59,21 @@ pub(crate) fn build(
         KernelDesc::Composite(kernel) => composite::emit(&mut cx, kernel, kernels)?,
     }
     cx.builder.ins().return_(&[]);
+    let leaves = std::mem::take(&mut cx.leaves);
     cx.builder.finalize(machine.isa.frontend_config());
-    Ok(function)
+    Ok(Built { function, leaves })
 }
 
-/// Compiles a function. `id` is the one it will have in its module.
+/// Compiles a function, its leaves behind it. `id` is the one it will have in its module.
 pub(crate) fn compile(
     context: &mut Context,
-    function: Function,
+    built: Built,
     machine: &Machine,
     id: FuncId,
     assembly: bool,
 ) -> Result<Compiled, KernelError> {
     context.clear();
-    context.func = function;
+    context.func = built.function;
     context.set_disasm(assembly);
     let backend = |error: cranelift_codegen::CompileError| KernelError::Backend(format!("{:?}", error.inner));
     let code = context.compile(&*machine.isa, &mut ControlPlane::default()).map_err(backend)?;
@@ -72,8 +81,50 @@ pub(crate) fn compile(
     let (relocations, assembly) = (code.buffer.relocs().to_vec(), code.vcode.clone());
     let relocations =
         relocations.iter().map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id)).collect();
-    Ok(Compiled { bytes, alignment, relocations, assembly })
+    let mut compiled = Compiled { bytes, alignment, relocations, assembly };
+    append(&mut compiled, &built.leaves)?;
+    Ok(compiled)
 }
+
+/// Puts leaves behind a function, and their addresses into its calls.
+fn append(compiled: &mut Compiled, leaves: &[Leaf]) -> Result<(), KernelError> {
+    if leaves.is_empty() {
+        return Ok(());
+    }
+    let inconsistent = |message: String| KernelError::Inconsistent(message);
+    let mut starts = Vec::new();
+    for leaf in leaves {
+        let start = compiled.bytes.len().next_multiple_of(x64::CODE_ALIGN);
+        compiled.bytes.resize(start, NOTHING);
+        let code = leaf.assemble().map_err(|error| KernelError::Backend(error.to_string()))?;
+        if let Some(text) = &mut compiled.assembly {
+            text.push_str(&x64::listing(leaf, &code));
+        }
+        compiled.bytes.extend(code);
+        starts.push(start);
+    }
+    compiled.alignment = compiled.alignment.max(x64::CODE_ALIGN as u64);
+    let relocations = std::mem::take(&mut compiled.relocations);
+    for relocation in relocations {
+        let ModuleRelocTarget::User { namespace: x64::NAMESPACE, index } = relocation.name else {
+            compiled.relocations.push(relocation);
+            continue;
+        };
+        let at = relocation.offset as usize;
+        let start = starts.get(index as usize).copied();
+        let place = compiled.bytes.get_mut(at..at + 4).filter(|_| relocation.kind == Reloc::X86CallPCRel4);
+        let (Some(start), Some(place)) = (start, place) else {
+            return Err(inconsistent(format!("a call of leaf {index} by {:?}", relocation.kind)));
+        };
+        let distance = start as i64 + relocation.addend - at as i64;
+        let distance = i32::try_from(distance).map_err(|error| inconsistent(error.to_string()))?;
+        place.copy_from_slice(&distance.to_le_bytes());
+    }
+    Ok(())
+}
+
+/// Between functions: a byte that traps.
+const NOTHING: u8 = 0xcc;
 
 /// Compiles all kernels of a plan, on as many threads as there are. `ids` are theirs in the module.
 ///
@@ -92,7 +143,7 @@ pub(crate) fn compile_all(
             let index = next.fetch_add(1, Ordering::Relaxed);
             let (Some(kernel), Some(slot)) = (plan.kernels.get(index), results.get(index)) else { return };
             let compiled = build(kernel, &plan.kernels, machine)
-                .and_then(|function| compile(&mut context, function, machine, ids[index], false));
+                .and_then(|built| compile(&mut context, built, machine, ids[index], false));
             *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(compiled);
         }
     };

@@ -31,6 +31,9 @@ const X86_FLAGS: [(&str, &str); 18] = [
     ("avx512vnni", "has_avx512vnni"),
 ];
 
+/// Extensions of x86-64 that leaves use.
+const WIDE_FEATURES: [&str; 6] = ["avx512f", "avx512bw", "avx512dq", "avx512vl", "bmi2", "fma"];
+
 /// Extensions that are part of every RV64GC machine.
 const RISCV_FLAGS: [&str; 7] = ["has_m", "has_a", "has_f", "has_d", "has_zca", "has_zicsr", "has_zifencei"];
 
@@ -83,6 +86,7 @@ pub fn code_target(profile: &Profile, isa: &OwnedTargetIsa) -> CodeTarget {
     CodeTarget {
         fma: profile.fma,
         vectors: profile.vector_bits >= 128,
+        wide: profile.arch == Arch::X86_64 && WIDE_FEATURES.iter().all(|feature| profile.has(feature)),
         pointer: isa.pointer_type(),
         call_conv: isa.default_call_conv(),
     }

@@ -13,6 +13,8 @@ mod header;
 mod isa;
 mod module;
 mod object;
+mod prim;
+mod x64;
 
 pub use error::{CodegenError, KernelError};
 pub use module::{JitProgram, KernelFn, asm_text, clif_text, compile_jit};

@@ -203,9 +203,9 @@ fn resolve(
 pub fn clif_text(plan: &Plan, kernel: usize, profile: &Profile) -> Result<String, CodegenError> {
     let machine = machine(profile, false)?;
     let description = description(plan, kernel)?;
-    let function =
+    let built =
         build(description, &plan.kernels, &machine).map_err(|reason| kernel_error(plan, kernel, reason))?;
-    Ok(function.display().to_string())
+    Ok(built.function.display().to_string())
 }
 
 /// The assembly of a kernel.
@@ -215,7 +215,7 @@ pub fn asm_text(plan: &Plan, kernel: usize, profile: &Profile) -> Result<String,
     let machine = machine(profile, false)?;
     let description = description(plan, kernel)?;
     let compiled = build(description, &plan.kernels, &machine)
-        .and_then(|function| compile(&mut Context::new(), function, &machine, FuncId::from_u32(0), true));
+        .and_then(|built| compile(&mut Context::new(), built, &machine, FuncId::from_u32(0), true));
     let compiled = compiled.map_err(|reason| kernel_error(plan, kernel, reason))?;
     Ok(compiled.assembly.unwrap_or_default())
 }

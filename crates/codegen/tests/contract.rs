@@ -43,6 +43,14 @@ enum After {
     /// Added to a matrix of the result's shape; the result is written by columns.
     ResidualTransposed,
     Sigmoid,
+    /// A function of it.
+    Unary(UnaryFn),
+    /// A function of it and of an element per column.
+    Binary(BinaryFn),
+    /// 1 less than it where it is less than an element per column, else that element.
+    Decided,
+    /// Kept within -1 and 6.
+    Kept,
 }
 
 const AFTER: [After; 5] =
@@ -183,6 +191,23 @@ fn epilogue(after: After, dtype: DType, sizes: &mut Sizes, m: usize, n: usize) -
             dag.binary(BinaryFn::Add, sum, other)
         }
         After::Sigmoid => dag.unary(UnaryFn::Sigmoid, sum),
+        After::Unary(function) => dag.unary(function, sum),
+        After::Binary(function) => {
+            let other = load(&mut dag, 2, DType::F32, access(&[(2, 1)]));
+            dag.binary(function, sum, other)
+        }
+        After::Decided => {
+            let other = load(&mut dag, 2, DType::F32, access(&[(2, 1)]));
+            let (less, nan) = (dag.binary(BinaryFn::Lt, sum, other), dag.unary(UnaryFn::IsNaN, sum));
+            let (decided, one) = (dag.binary(BinaryFn::Or, less, nan), dag.constant(DType::F32, 1.0));
+            let lower = dag.binary(BinaryFn::Sub, sum, one);
+            dag.select(decided, lower, other)
+        }
+        After::Kept => {
+            let (low, high) = (dag.constant(DType::F32, -1.0), dag.constant(DType::F32, 6.0));
+            let value = dag.binary(BinaryFn::Max, sum, low);
+            dag.binary(BinaryFn::Min, value, high)
+        }
     };
     let by_column = Access {
         strides: vec![(0, sizes.size(m * n)), (2, sizes.size(m)), (1, Size::Const(1))],
@@ -262,6 +287,7 @@ impl Floats {
                 After::ColumnBias => (sum + self.other[j], at),
                 After::ResidualTransposed => (sum + self.other[at], (batch * p.n + j) * p.m + i),
                 After::Sigmoid => (1.0 / (1.0 + (-sum).exp()), at),
+                other => unreachable!("{other:?} is compared among tiles"),
             };
             out[at] = value;
         }
@@ -321,6 +347,10 @@ fn random_problem(choice: &mut Choice) -> Problem {
         tile(6, 8, 3, 4),
         tile(8, 12, 1, 3),
         tile(5, 4, 1, 8),
+        tile(14, 32, 1, 2),
+        tile(9, 48, 2, 1),
+        tile(24, 16, 1, 3),
+        tile(3, 16, 2, 4),
     ]);
     let lines = |panel: usize| [1, 2, panel - 1, panel, panel + 1, 2 * panel, 3 * panel + 1, 61];
     Problem {
@@ -334,6 +364,61 @@ fn random_problem(choice: &mut Choice) -> Problem {
         shared: choice.of(&[false, true]),
         after: choice.of(&AFTER),
         tile,
+    }
+}
+
+/// Numbers at which functions change their ways.
+fn special() -> Vec<f32> {
+    let near = [
+        0.0, 1e-45, 1e-38, 1e-30, 1e-4, 0.3, 0.625, 0.9277344, 1.0, 1.5, 2.0, 4.0, 9.0, 30.5, 87.3, 88.72284,
+    ];
+    let far = [90.0, 103.9, 1e6, 8388608.5, 1e20, f32::MAX, f32::INFINITY];
+    let all = near.into_iter().chain(far);
+    let signed: Vec<f32> = all.flat_map(|x| [x, -x]).collect();
+    signed.into_iter().chain([f32::NAN]).chain(values(64, 7)).collect()
+}
+
+/// What `after` gives for each special number and each number of a column.
+fn special_results(profile: &Profile, after: After, tile: Tile) -> Vec<f32> {
+    let rows = special();
+    let columns: Vec<f32> = rows.iter().rev().copied().collect();
+    let (m, n) = (rows.len(), columns.len());
+    let (a, b) = (Layout::Packed, Layout::Lines);
+    let problem = Problem { batch: 1, m, n, k: 1, a, b, symbolic: false, shared: false, after, tile };
+    let a = |_: usize, i: usize, _: usize| rows[i].to_le_bytes().to_vec();
+    let b = |_: usize, _: usize, _: usize| 1f32.to_le_bytes().to_vec();
+    let elements = |value, lines| Elements {
+        batch: 1,
+        lines,
+        k: 1,
+        dtype: DType::F32,
+        zero_point: 0,
+        value,
+        shared: false,
+    };
+    let operands = [&elements(&a, m), &elements(&b, n)];
+    typed::<f32>(&compute(&problem, profile, DType::F32, operands, &columns).1)
+}
+
+#[test]
+fn functions_have_the_same_bits_on_wide_tiles() {
+    use {BinaryFn as B, UnaryFn as U};
+    let unary = [
+        [U::Abs, U::Neg, U::Sqrt, U::Reciprocal, U::Exp, U::Log, U::Tanh],
+        [U::Sigmoid, U::Erf, U::Floor, U::Ceil, U::Round, U::Sin, U::Cos],
+    ];
+    let binary = [B::Add, B::Sub, B::Mul, B::Div, B::Min, B::Max, B::Pow];
+    let all = unary.concat().into_iter().map(After::Unary).chain(binary.map(After::Binary));
+    for after in all.chain([After::Decided, After::Kept]) {
+        for profile in levels() {
+            let narrow = special_results(&profile, after, tile(12, 4, 1, 1));
+            for wide in [tile(14, 32, 1, 2), tile(24, 16, 1, 1)] {
+                let wide = special_results(&profile, after, wide);
+                let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+                let wrong = wide.iter().zip(&narrow).position(|pair| !same(pair));
+                assert_eq!(wrong, None, "{}: {after:?}", profile.name);
+            }
+        }
     }
 }
 
@@ -532,13 +617,14 @@ fn integers_are_exact() {
 
 #[test]
 fn code_for_other_machines() {
-    for name in ["aarch64", "riscv64", "x86-64-v2", "x86-64-v4"] {
+    for name in ["aarch64", "riscv64", "x86-64-v2", "x86-64-v4", "x86-64-amx"] {
         let profile = Profile::by_name(name).unwrap();
+        let wide = profile.vector_bits >= 512;
         for (a, b) in LAYOUTS.iter().flat_map(|a| LAYOUTS.map(|b| (*a, b))) {
             for dtype in [DType::F32, DType::U8] {
                 let mut sizes = Sizes { symbolic: true, params: Vec::new() };
                 let value = |_: usize, _: usize, _: usize| vec![0; dtype.size_bytes()];
-                let tile = tile(8, 8, 2, 2);
+                let tile = if wide { tile(8, 16, 2, 2) } else { tile(8, 8, 2, 2) };
                 let e =
                     Elements { batch: 1, lines: 9, k: 5, dtype, zero_point: 3, value: &value, shared: false };
                 let (a, b) = (make(&mut sizes, 0, a, tile.mr, &e), make(&mut sizes, 1, b, tile.nr, &e));
@@ -565,6 +651,8 @@ fn code_for_other_machines() {
                 };
                 let text = asm_text(&common::plan(KernelDesc::Contract(kernel)), 0, &profile).unwrap();
                 assert!(!text.is_empty());
+                // Leaves, which only f32 has.
+                assert_eq!(text.contains("%zmm"), wide && dtype == DType::F32, "{name} {dtype}");
             }
         }
     }

@@ -205,7 +205,17 @@ fn check_u8(conv: &Conv, profile: &Profile) {
     }
 }
 
+/// Rows and columns of tiles of vectors of 512 bits.
+const WIDE: [(usize, usize); 3] = [(14, 32), (9, 48), (24, 16)];
+
 fn check(conv: &Conv) {
+    check_tile(conv);
+    for (mr, nr) in WIDE {
+        check_tile(&Conv { tile: Tile { mr, nr, rows: 2 * mr, columns: 2 * nr }, ..conv.clone() });
+    }
+}
+
+fn check_tile(conv: &Conv) {
     for profile in levels().into_iter().chain([scalar()]) {
         check_f32(conv, &profile);
         check_u8(conv, &profile);
@@ -249,6 +259,19 @@ fn two_axes() {
     check(&Conv { tile: Tile { mr: 6, nr: 8, rows: 6, columns: 16 }, ..same.clone() });
     check(&Conv { strides: vec![2, 2], ..conv(6, 3, &[7, 8], &[1, 1]) });
     check(&Conv { kernel: vec![1, 5], pads: vec![0, 2], pads_after: vec![0, 2], ..same });
+}
+
+#[test]
+fn vectors_of_several_lines() {
+    for width in [5, 6, 7, 8, 14, 15, 16, 17, 33] {
+        check(&Conv { pads: vec![1, 1], pads_after: vec![1, 1], ..conv(2, 5, &[6, width], &[3, 3]) });
+        check(&Conv {
+            pads: vec![0, 2],
+            pads_after: vec![2, 0],
+            images: 2,
+            ..conv(2, 3, &[5, width], &[2, 3])
+        });
+    }
 }
 
 #[test]

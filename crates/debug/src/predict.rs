@@ -89,6 +89,7 @@ pub fn predict(
     let machine = Machine {
         peak: profile.peak_flops as f64 * cores,
         lanes: f64::from((profile.vector_bits.min(128) / 32).max(1)),
+        wide: if profile.vector_bits >= 512 { 4.0 } else { 1.0 },
         bandwidth: profile.bandwidth_bytes as f64 * cores * faster,
     };
     let mut found = Predicted::default();
@@ -104,6 +105,8 @@ pub fn predict(
 /// A target, as a roofline sees it.
 struct Machine {
     peak: f64,
+    /// Vectors of contractions in f32, in those of the peak.
+    wide: f64,
     /// Lanes of f32.
     lanes: f64,
     bandwidth: f64,
@@ -197,7 +200,9 @@ fn computing(
             let results = batch * m * n;
             let products = 2.0 * results * k;
             let after = results * operations(kernel.epilogue.nodes());
-            let rate = machine.peak * CONTRACTION * if kernel.accumulator == DType::F32 { 1.0 } else { 2.0 };
+            let rate = machine.peak
+                * CONTRACTION
+                * if kernel.accumulator == DType::F32 { machine.wide } else { 2.0 };
             let held = |arg: usize| args.get(arg).and_then(|buffer| bytes_of(plan, *buffer, number));
             let packed = packed_bytes(kernel, &held, [batch, m, n, k]);
             Some((products / rate + after / (machine.peak / 2.0), products + after, packed))

@@ -25,7 +25,9 @@ mod options;
 pub mod recipe;
 pub mod snapshot;
 
-pub use build::{Compiled, all_left_out, compile, compile_graph, export, import, lower, optimize, specialize};
+pub use build::{
+    Compiled, all_left_out, compile, compile_graph, export, import, lower, optimize, specialize,
+};
 pub use error::Error;
 pub use options::Options;
 pub use rabot_codegen as codegen;

@@ -2,6 +2,7 @@
 
 use crate::clif::ops::Ops;
 use crate::error::KernelError;
+use crate::prim::Prim;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F64, I8, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};

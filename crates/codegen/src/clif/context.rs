@@ -2,6 +2,7 @@
 
 use crate::clif::libm;
 use crate::error::KernelError;
+use crate::x64::{self, Leaf};
 use cranelift_codegen::ir::types::{F32, F64, I64};
 use cranelift_codegen::ir::{
     AbiParam, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, MemFlagsData, Signature, Type,
@@ -23,6 +24,8 @@ pub struct CodeTarget {
     pub fma: bool,
     /// There are vectors of 128 bits.
     pub vectors: bool,
+    /// There are vectors of 512 bits, for leaves.
+    pub wide: bool,
     /// Type of pointers.
     pub pointer: Type,
     /// Calling convention of kernels and of the C library.
@@ -60,6 +63,8 @@ pub struct KernelCx<'f> {
     pub status: Value,
     /// Loads of arguments that are not written may move; arguments do not overlap.
     pub movable_loads: bool,
+    /// Functions that lie behind this one.
+    pub(crate) leaves: Vec<Leaf>,
     arg_list: Value,
     libm: HashMap<usize, FuncRef>,
 }
@@ -112,6 +117,7 @@ impl<'f> KernelCx<'f> {
             scratch,
             status,
             movable_loads: true,
+            leaves: Vec::new(),
             arg_list,
             libm: HashMap::new(),
         }
@@ -165,6 +171,23 @@ impl<'f> KernelCx<'f> {
         let name = UserExternalName { namespace: libm::NAMESPACE, index: index as u32 };
         let name = ExternalName::user(function.declare_imported_user_function(name));
         self.builder.import_function(ExtFuncData { name, signature, colocated: false, patchable: false })
+    }
+
+    /// Calls a leaf with a pointer to its words.
+    pub(crate) fn call_leaf(&mut self, leaf: Leaf, words: Value) {
+        let known = self.leaves.iter().position(|known| *known == leaf);
+        let index = known.unwrap_or_else(|| {
+            self.leaves.push(leaf);
+            self.leaves.len() - 1
+        });
+        let mut signature = Signature::new(self.target.call_conv);
+        signature.params.push(AbiParam::new(self.target.pointer));
+        let signature = self.builder.import_signature(signature);
+        let name = UserExternalName { namespace: x64::NAMESPACE, index: index as u32 };
+        let name = ExternalName::user(self.builder.func.declare_imported_user_function(name));
+        let data = ExtFuncData { name, signature, colocated: true, patchable: false };
+        let function = self.builder.import_function(data);
+        self.builder.ins().call(function, &[words]);
     }
 
     /// Stores `code` to the status word if `condition` (i8) is not 0.

@@ -5,9 +5,10 @@
 //! epilogue takes the tile from the stack while it is in the first-level cache. The operand that was packed at
 //! compile time, mostly the larger one, is the outer loop, so it is read once per item.
 
-use crate::clif::context::KernelCx;
+use crate::clif::context::{CodeTarget, KernelCx};
 use crate::clif::contract_build::{Common, Contraction, WORD};
 use crate::clif::contract_epilogue::Corner;
+use crate::clif::contract_leaf::{few_rows_panels, is_wide};
 use crate::clif::contract_micro::{Micro, Rows, Shape};
 use crate::clif::pack::{Lines, Source};
 use crate::error::KernelError;
@@ -22,6 +23,9 @@ use rabot_tensor::DType;
 /// multiply-add (4 cycles at 2 a cycle), and that many streams of B at most.
 const FEW_ROWS_VECTORS: usize = 8;
 
+/// Elements of a tile at most.
+const MOST_TILE: usize = 512;
+
 /// Emits the work items `begin..end` of a contraction. The function is open at its entry block; it is left open.
 ///
 /// **Errors**: operands, accumulator or epilogue that are not compiled, or an inconsistent description.
@@ -29,16 +33,16 @@ pub fn emit_contract(cx: &mut KernelCx, kernel: &ContractKernel) -> Result<(), K
     check(cx, kernel)?;
     cx.movable_loads = kernel.stores.len() <= 1;
     let common = common(cx, kernel);
-    let shapes = Shapes::new(kernel, cx.target.vectors);
+    let shapes = Shapes::new(kernel, cx.target);
     let mut contraction = Contraction { cx, kernel, common };
-    contraction.common.tile = contraction.stack(shapes.tile_bytes(kernel));
+    contraction.common.tile = contraction.aligned_stack(shapes.tile_bytes(kernel));
     contraction.items(&shapes)
 }
 
 fn check(cx: &KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
     let tile = kernel.tile;
     let inconsistent = |message: String| Err(KernelError::Inconsistent(message));
-    if tile.mr == 0 || tile.nr == 0 || !tile.nr.is_multiple_of(4) || tile.mr * tile.nr > 256 {
+    if tile.mr == 0 || tile.nr == 0 || !tile.nr.is_multiple_of(4) || tile.mr * tile.nr > MOST_TILE {
         return inconsistent(format!("a micro-kernel of {} × {}", tile.mr, tile.nr));
     }
     let whole = tile.rows.is_multiple_of(tile.mr) && tile.columns.is_multiple_of(tile.nr);
@@ -147,8 +151,9 @@ struct Shapes {
 }
 
 impl Shapes {
-    fn new(kernel: &ContractKernel, vectors: bool) -> Self {
+    fn new(kernel: &ContractKernel, target: CodeTarget) -> Self {
         let tile = kernel.tile;
+        let (vectors, wide) = (target.vectors, is_wide(kernel, target));
         let mut rows: Vec<usize> = match kernel.m {
             Size::Const(m) => {
                 let m = usize::try_from(m).unwrap_or(0);
@@ -163,7 +168,8 @@ impl Shapes {
         let per_panel = if vectors { tile.nr / 4 } else { tile.nr };
         let mut shapes = Vec::new();
         for rows in rows {
-            let panels = FEW_ROWS_VECTORS / (rows * per_panel);
+            let panels =
+                if wide { few_rows_panels(rows, tile.nr) } else { FEW_ROWS_VECTORS / (rows * per_panel) };
             let enough = match kernel.n {
                 Size::Const(n) => n >= (panels * tile.nr) as i64,
                 Size::Param(_) => true,
@@ -362,7 +368,10 @@ impl Contraction<'_, '_, '_> {
                     let lines = Lines { source, start, count: columns, outer, k };
                     c.pack_strided(&lines, c.common.b_block, kernel.tile.nr);
                 }
-                Operand::Patches(patches) => c.pack_patches(patches, source, start, column, columns),
+                Operand::Patches(patches) => match c.wide_lines(patches, source) {
+                    Some(lines) => c.pack_patches_wide(patches, lines, start, column, columns),
+                    None => c.pack_patches(patches, source, start, column, columns),
+                },
                 Operand::Packed { .. } => {}
             }
             c.set(packed[0], start);
@@ -427,7 +436,10 @@ impl Contraction<'_, '_, '_> {
                 next
             });
             let micro = self.micro(block, shape, row, rows, column);
-            self.micro_kernel(&micro, tile_row);
+            match self.leaf_of(&micro, tile_row) {
+                Some(leaf) => self.call_sum(&micro, leaf),
+                None => self.micro_kernel(&micro, tile_row),
+            }
             let width = self.int((shape.panels * self.kernel.tile.nr) as i64);
             self.ins().jump(joined, &[width.into()]);
             if let Some(next) = next {

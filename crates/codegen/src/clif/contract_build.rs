@@ -44,6 +44,9 @@ pub(super) struct Common {
 /// Bytes of an accumulator, and of a term or a pair of terms in a panel.
 pub(super) const WORD: i64 = 4;
 
+/// Bytes of a cache line, and of the widest vector.
+const CACHE_LINE: usize = 64;
+
 impl<'f> Contraction<'_, '_, 'f> {
     pub fn ins(&mut self) -> FuncInstBuilder<'_, 'f> {
         self.cx.builder.ins()
@@ -148,6 +151,14 @@ impl<'f> Contraction<'_, '_, 'f> {
         let slot = self.cx.builder.create_sized_stack_slot(data);
         let pointer = self.cx.target.pointer;
         self.ins().stack_addr(pointer, slot, 0)
+    }
+
+    /// Memory in the frame of the function that begins with a cache line.
+    pub fn aligned_stack(&mut self, bytes: usize) -> Value {
+        let start = self.stack(bytes + CACHE_LINE - 1);
+        let end = self.add_int(start, CACHE_LINE as i64 - 1);
+        let mask = self.int(-(CACHE_LINE as i64));
+        self.ins().band(end, mask)
     }
 
     /// A mutable i64.

@@ -6,6 +6,7 @@
 
 use crate::clif::access::ByteStride;
 use crate::clif::contract_build::{Contraction, WORD};
+use crate::clif::contract_leaf::Epilogue;
 use crate::clif::expr::{CoordValue, Memo, Point, Val, eval, store};
 use crate::error::KernelError;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -39,8 +40,20 @@ struct Element {
 impl Contraction<'_, '_, '_> {
     /// Emits the epilogue of a tile for the batch coordinates `batch`; rows of the tile are `tile_row` bytes apart.
     pub fn epilogue(&mut self, batch: &[Value], corner: Corner, tile_row: i64) -> Result<(), KernelError> {
+        let wide = self.wide_epilogue();
         if let Some(width) = self.kernel.line {
-            return self.epilogue_in_lines(batch, corner, tile_row, width);
+            return match wide {
+                Some(leaf) => {
+                    self.wide_epilogue_in_lines(&leaf, batch, corner, tile_row, width);
+                    Ok(())
+                }
+                None => self.epilogue_in_lines(batch, corner, tile_row, width),
+            };
+        }
+        if let Some(leaf) = wide {
+            let start = self.int(0);
+            self.call_epilogue(&leaf, batch, corner, start, None, tile_row);
+            return Ok(());
         }
         let lanes = self.lanes() as i64;
         let zero = self.int(0);
@@ -118,6 +131,38 @@ impl Contraction<'_, '_, '_> {
             },
         );
         result
+    }
+
+    /// As `epilogue` by a leaf, for the columns of one line after the other.
+    fn wide_epilogue_in_lines(
+        &mut self,
+        leaf: &Epilogue,
+        batch: &[Value],
+        corner: Corner,
+        tile_row: i64,
+        width: Size,
+    ) {
+        let zero = self.int(0);
+        let done = self.variable(zero);
+        let extent = self.size(width);
+        self.repeat_while(
+            |c| {
+                let at = c.get(done);
+                c.ins().icmp(IntCC::SignedLessThan, at, corner.columns)
+            },
+            |c| {
+                let at = c.get(done);
+                let column = c.add(corner.column, at);
+                let line = c.line_of(column, width);
+                let start = c.mul(line, extent);
+                let end = c.add(start, extent);
+                let end = c.ins().isub(end, corner.column);
+                let end = c.min(end, corner.columns);
+                let columns = c.ins().isub(end, at);
+                c.call_epilogue(leaf, batch, Corner { column, columns, ..corner }, at, Some(line), tile_row);
+                c.set(done, end);
+            },
+        );
     }
 
     /// The line of a column: `column / width`.

@@ -18,6 +18,7 @@ use crate::clif::context::{KernelCx, LANES};
 use crate::clif::functions::{POWERS, Power, binary, check_index, select_bool, special_power, unary};
 use crate::clif::ops::Ops;
 use crate::error::KernelError;
+use crate::prim::Prim;
 use cranelift_codegen::ir::types::{F32, F32X4, F64, I8, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use rabot_kernel::{BinaryFn, Coord, Dag, Expr, ExprId, Store, UnaryFn};

@@ -5,6 +5,7 @@ use crate::clif::expr::{STATUS_DIVISION, STATUS_INDEX};
 use crate::clif::math;
 use crate::clif::ops::Ops;
 use crate::error::KernelError;
+use crate::prim::Prim;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F64, I64};
 use cranelift_codegen::ir::{InstBuilder, InstructionData, Opcode, Value};

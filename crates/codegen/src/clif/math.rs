@@ -6,6 +6,7 @@
 
 use crate::clif::ops::Ops;
 use crate::error::KernelError;
+use crate::prim::Prim;
 use cranelift_codegen::ir::Value;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 
@@ -15,7 +16,7 @@ const ROUNDER: f32 = 12_582_912.0;
 /// e to the x. Results below the smallest normal number become 0: denormals would make masked softmax crawl.
 ///
 /// **Source**: Cephes `expf` (S. Moshier): the polynomial and the split of ln 2.
-pub fn exp(o: &mut Ops, x: Value) -> Value {
+pub fn exp<O: Prim>(o: &mut O, x: O::V) -> O::V {
     let low = o.f32(EXP_LOWEST);
     // Keeps the work below on normal numbers; NaN passes.
     let clamped = o.max_or_second(low, x);
@@ -54,7 +55,7 @@ const EXP_HIGHEST: f32 = 88.722_83;
 /// Natural logarithm.
 ///
 /// **Source**: FreeBSD msun `e_logf.c` (Sun Microsystems): reduction to [√½, √2) and the polynomial.
-pub fn log(o: &mut Ops, x: Value) -> Value {
+pub fn log<O: Prim>(o: &mut O, x: O::V) -> O::V {
     let (zero, smallest, infinity) = (o.f32(0.0), o.f32(f32::MIN_POSITIVE), o.f32(f32::INFINITY));
     let denormal = o.compare(FloatCC::LessThan, x, smallest);
     let scale = o.f32(33_554_432.0);
@@ -161,7 +162,7 @@ fn sin_cos(o: &mut Ops, x: Value, quadrant: i32, name: &str) -> Result<Value, Ke
 /// Hyperbolic tangent.
 ///
 /// **Source**: Cephes `tanhf` (S. Moshier): polynomial below 0.625, `1 - 2/(e^2x + 1)` above.
-pub fn tanh(o: &mut Ops, x: Value) -> Value {
+pub fn tanh<O: Prim>(o: &mut O, x: O::V) -> O::V {
     let magnitude = o.abs(x);
     let (one, two) = (o.f32(1.0), o.f32(2.0));
     let doubled = o.add(magnitude, magnitude);
@@ -180,7 +181,7 @@ pub fn tanh(o: &mut Ops, x: Value) -> Value {
 }
 
 /// `1 / (1 + e^-x)`, by `e^-|x|`, which cannot overflow.
-pub fn sigmoid(o: &mut Ops, x: Value) -> Value {
+pub fn sigmoid<O: Prim>(o: &mut O, x: O::V) -> O::V {
     let (zero, one, sign) = (o.f32(0.0), o.f32(1.0), o.i32(i32::MIN));
     let bits = o.bits(x);
     let bits = o.or(bits, sign);
@@ -196,7 +197,7 @@ pub fn sigmoid(o: &mut Ops, x: Value) -> Value {
 ///
 /// **Source**: N. Juffa, "Fast vectorizable implementation of erff", a minimax fit with errors below 1 ULP:
 /// <https://stackoverflow.com/questions/35148198>.
-pub fn erf(o: &mut Ops, x: Value) -> Value {
+pub fn erf<O: Prim>(o: &mut O, x: O::V) -> O::V {
     let magnitude = o.abs(x);
     let square = o.mul(x, x);
     let (c0, c1) = (o.f32(-1.728_534_7e-5), o.f32(3.831_971_3e-4));

@@ -4,6 +4,7 @@
 //! a mask I32X4 (0 or all ones); 64-bit types → scalars F64 and I64 only.
 
 use crate::clif::context::{CodeTarget, KernelCx};
+use crate::prim::Prim;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8, I32, I32X4, I64};
 use cranelift_codegen::ir::{ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value};
@@ -50,118 +51,10 @@ impl<'f> Ops<'_, 'f> {
         self.cx.builder.func.dfg.value_type(value)
     }
 
-    /// A constant of f32.
-    pub fn f32(&mut self, value: f32) -> Value {
-        if self.wide { self.splat_bits(value.to_bits(), F32X4) } else { self.ins().f32const(value) }
-    }
-
-    /// A constant of 32 bits.
-    pub fn i32(&mut self, value: i32) -> Value {
-        if self.wide {
-            self.splat_bits(value as u32, I32X4)
-        } else {
-            self.ins().iconst(I32, value as u32 as i64)
-        }
-    }
-
     fn splat_bits(&mut self, bits: u32, ty: Type) -> Value {
         let bytes: Vec<u8> = bits.to_le_bytes().repeat(4);
         let handle = self.cx.builder.func.dfg.constants.insert(ConstantData::from(bytes));
         self.ins().vconst(ty, handle)
-    }
-
-    /// Sum of floats or integers.
-    pub fn add(&mut self, a: Value, b: Value) -> Value {
-        if self.is_float(a) { self.ins().fadd(a, b) } else { self.ins().iadd(a, b) }
-    }
-
-    /// Difference of floats or integers.
-    pub fn sub(&mut self, a: Value, b: Value) -> Value {
-        if self.is_float(a) { self.ins().fsub(a, b) } else { self.ins().isub(a, b) }
-    }
-
-    /// Product of floats or integers.
-    pub fn mul(&mut self, a: Value, b: Value) -> Value {
-        if self.is_float(a) { self.ins().fmul(a, b) } else { self.ins().imul(a, b) }
-    }
-
-    /// Quotient of floats.
-    pub fn div(&mut self, a: Value, b: Value) -> Value {
-        self.ins().fdiv(a, b)
-    }
-
-    /// `a * b + c` of floats, rounded once if the machine has the instruction.
-    pub fn mul_add(&mut self, a: Value, b: Value, c: Value) -> Value {
-        if self.cx.target.fma {
-            self.ins().fma(a, b, c)
-        } else {
-            let product = self.ins().fmul(a, b);
-            self.ins().fadd(product, c)
-        }
-    }
-
-    /// `c - a * b` of floats, rounded once if the machine has the instruction.
-    pub fn neg_mul_add(&mut self, a: Value, b: Value, c: Value) -> Value {
-        if self.cx.target.fma {
-            let a = self.ins().fneg(a);
-            self.ins().fma(a, b, c)
-        } else {
-            let product = self.ins().fmul(a, b);
-            self.ins().fsub(c, product)
-        }
-    }
-
-    /// Horner's scheme: the first coefficient belongs to the highest power.
-    pub fn polynomial(&mut self, x: Value, coefficients: &[f32]) -> Value {
-        let mut sum = self.f32(coefficients[0]);
-        for &coefficient in &coefficients[1..] {
-            let coefficient = self.f32(coefficient);
-            sum = self.mul_add(sum, x, coefficient);
-        }
-        sum
-    }
-
-    /// Absolute value of a float.
-    pub fn abs(&mut self, a: Value) -> Value {
-        self.ins().fabs(a)
-    }
-
-    /// Magnitude of one f32, sign of another.
-    pub fn copysign(&mut self, magnitude: Value, sign: Value) -> Value {
-        let mask = self.i32(i32::MIN);
-        let bits = self.bits(sign);
-        let bits = self.and(bits, mask);
-        let magnitude = self.bits(magnitude);
-        let joined = self.or(magnitude, bits);
-        self.float(joined)
-    }
-
-    /// Bits of an f32.
-    pub fn bits(&mut self, a: Value) -> Value {
-        let ty = self.i32_type();
-        self.ins().bitcast(ty, little(), a)
-    }
-
-    /// The f32 with these bits.
-    pub fn float(&mut self, a: Value) -> Value {
-        let ty = self.f32_type();
-        self.ins().bitcast(ty, little(), a)
-    }
-
-    /// f32 from a signed integer.
-    pub fn float_from_int(&mut self, a: Value) -> Value {
-        let ty = self.f32_type();
-        self.ins().fcvt_from_sint(ty, a)
-    }
-
-    /// Bitwise and.
-    pub fn and(&mut self, a: Value, b: Value) -> Value {
-        self.ins().band(a, b)
-    }
-
-    /// Bitwise or.
-    pub fn or(&mut self, a: Value, b: Value) -> Value {
-        self.ins().bor(a, b)
     }
 
     /// Bitwise exclusive or.
@@ -169,32 +62,10 @@ impl<'f> Ops<'_, 'f> {
         self.ins().bxor(a, b)
     }
 
-    /// Shift left by a constant.
-    pub fn shl(&mut self, a: Value, bits: i64) -> Value {
-        let bits = self.ins().iconst(I32, bits);
-        self.ins().ishl(a, bits)
-    }
-
-    /// Arithmetic shift right by a constant.
-    pub fn shr_signed(&mut self, a: Value, bits: i64) -> Value {
-        let bits = self.ins().iconst(I32, bits);
-        self.ins().sshr(a, bits)
-    }
-
     /// Logical shift right by a constant.
     pub fn shr(&mut self, a: Value, bits: i64) -> Value {
         let bits = self.ins().iconst(I32, bits);
         self.ins().ushr(a, bits)
-    }
-
-    /// Compares floats; the result is a bool.
-    pub fn compare(&mut self, condition: FloatCC, a: Value, b: Value) -> Value {
-        self.ins().fcmp(condition, a, b)
-    }
-
-    /// Compares integers; the result is a bool.
-    pub fn compare_int(&mut self, condition: IntCC, a: Value, b: Value) -> Value {
-        self.ins().icmp(condition, a, b)
     }
 
     /// Logical not of a bool.
@@ -207,39 +78,9 @@ impl<'f> Ops<'_, 'f> {
         }
     }
 
-    /// `condition ? a : b`; the condition is a bool.
-    pub fn select(&mut self, condition: Value, a: Value, b: Value) -> Value {
-        if !self.wide {
-            return self.ins().select(condition, a, b);
-        }
-        let ty = self.type_of(a);
-        let condition = match self.is_float(a) {
-            true => self.ins().bitcast(ty, little(), condition),
-            false => condition,
-        };
-        self.ins().bitselect(condition, a, b)
-    }
-
-    /// `condition ? a : 0` for f32.
-    pub fn or_zero(&mut self, condition: Value, a: Value) -> Value {
-        if self.wide {
-            let bits = self.bits(a);
-            let bits = self.and(condition, bits);
-            return self.float(bits);
-        }
-        let zero = self.f32(0.0);
-        self.select(condition, a, zero)
-    }
-
     /// The smaller float of `a` and `b`; `b` if either is NaN. One instruction on x86.
     pub fn min_or_second(&mut self, a: Value, b: Value) -> Value {
         let less = self.compare(FloatCC::LessThan, a, b);
-        self.select(less, a, b)
-    }
-
-    /// The larger float of `a` and `b`; `b` if either is NaN. One instruction on x86.
-    pub fn max_or_second(&mut self, a: Value, b: Value) -> Value {
-        let less = self.compare(FloatCC::LessThan, b, a);
         self.select(less, a, b)
     }
 
@@ -401,5 +242,128 @@ impl<'f> Ops<'_, 'f> {
     /// i64 constant.
     pub(crate) fn i64(&mut self, value: i64) -> Value {
         self.ins().iconst(I64, value)
+    }
+}
+
+impl Prim for Ops<'_, '_> {
+    type V = Value;
+
+    fn f32(&mut self, value: f32) -> Value {
+        if self.wide { self.splat_bits(value.to_bits(), F32X4) } else { self.ins().f32const(value) }
+    }
+
+    fn i32(&mut self, value: i32) -> Value {
+        if self.wide {
+            self.splat_bits(value as u32, I32X4)
+        } else {
+            self.ins().iconst(I32, value as u32 as i64)
+        }
+    }
+
+    fn add(&mut self, a: Value, b: Value) -> Value {
+        if self.is_float(a) { self.ins().fadd(a, b) } else { self.ins().iadd(a, b) }
+    }
+
+    fn sub(&mut self, a: Value, b: Value) -> Value {
+        if self.is_float(a) { self.ins().fsub(a, b) } else { self.ins().isub(a, b) }
+    }
+
+    fn mul(&mut self, a: Value, b: Value) -> Value {
+        if self.is_float(a) { self.ins().fmul(a, b) } else { self.ins().imul(a, b) }
+    }
+
+    fn div(&mut self, a: Value, b: Value) -> Value {
+        self.ins().fdiv(a, b)
+    }
+
+    fn mul_add(&mut self, a: Value, b: Value, c: Value) -> Value {
+        if self.cx.target.fma {
+            self.ins().fma(a, b, c)
+        } else {
+            let product = self.ins().fmul(a, b);
+            self.ins().fadd(product, c)
+        }
+    }
+
+    fn neg_mul_add(&mut self, a: Value, b: Value, c: Value) -> Value {
+        if self.cx.target.fma {
+            let a = self.ins().fneg(a);
+            self.ins().fma(a, b, c)
+        } else {
+            let product = self.ins().fmul(a, b);
+            self.ins().fsub(c, product)
+        }
+    }
+
+    fn abs(&mut self, a: Value) -> Value {
+        self.ins().fabs(a)
+    }
+
+    fn bits(&mut self, a: Value) -> Value {
+        let ty = self.i32_type();
+        self.ins().bitcast(ty, little(), a)
+    }
+
+    fn float(&mut self, a: Value) -> Value {
+        let ty = self.f32_type();
+        self.ins().bitcast(ty, little(), a)
+    }
+
+    fn float_from_int(&mut self, a: Value) -> Value {
+        let ty = self.f32_type();
+        self.ins().fcvt_from_sint(ty, a)
+    }
+
+    fn and(&mut self, a: Value, b: Value) -> Value {
+        self.ins().band(a, b)
+    }
+
+    fn or(&mut self, a: Value, b: Value) -> Value {
+        self.ins().bor(a, b)
+    }
+
+    fn shl(&mut self, a: Value, bits: i64) -> Value {
+        let bits = self.ins().iconst(I32, bits);
+        self.ins().ishl(a, bits)
+    }
+
+    fn shr_signed(&mut self, a: Value, bits: i64) -> Value {
+        let bits = self.ins().iconst(I32, bits);
+        self.ins().sshr(a, bits)
+    }
+
+    fn compare(&mut self, condition: FloatCC, a: Value, b: Value) -> Value {
+        self.ins().fcmp(condition, a, b)
+    }
+
+    fn compare_int(&mut self, condition: IntCC, a: Value, b: Value) -> Value {
+        self.ins().icmp(condition, a, b)
+    }
+
+    fn select(&mut self, condition: Value, a: Value, b: Value) -> Value {
+        if !self.wide {
+            return self.ins().select(condition, a, b);
+        }
+        let ty = self.type_of(a);
+        let condition = match self.is_float(a) {
+            true => self.ins().bitcast(ty, little(), condition),
+            false => condition,
+        };
+        self.ins().bitselect(condition, a, b)
+    }
+
+    fn or_zero(&mut self, condition: Value, a: Value) -> Value {
+        if self.wide {
+            let bits = self.bits(a);
+            let bits = self.and(condition, bits);
+            return self.float(bits);
+        }
+        let zero = self.f32(0.0);
+        self.select(condition, a, zero)
+    }
+
+    fn max_or_second(&mut self, a: Value, b: Value) -> Value {
+        let less = self.compare(FloatCC::LessThan, b, a);
+        self.select(less, a, b)
     }
 }

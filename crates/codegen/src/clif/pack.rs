@@ -7,6 +7,7 @@ use crate::clif::cast::{f32_from_bf16, f32_from_f16};
 use crate::clif::context::plain;
 use crate::clif::contract_build::{Contraction, WORD};
 use crate::clif::ops::{Ops, little};
+use crate::prim::Prim;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16, I16X8, I32, I32X4, I64, I64X2};
 use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value};
@@ -94,6 +95,9 @@ impl Contraction<'_, '_, '_> {
 
     /// Packs a strided matrix into panels of `width` at `block`.
     pub fn pack_strided(&mut self, lines: &Lines, block: Value, width: usize) {
+        if self.packs_wide(lines, width) {
+            return self.pack_strided_wide(lines, block, width);
+        }
         let zero = self.int(0);
         let missing = self.missing(lines.source);
         self.for_range(zero, lines.count, width as i64, |c, first| {

@@ -65,10 +65,17 @@ impl Contraction<'_, '_, '_> {
             let panel = c.add(c.common.b_block, offset);
             let offset = c.mul_int(lane, c.packed_bytes());
             let target = c.add(panel, offset);
-            let row = c.variable(target);
-            let one = c.ins().iconst(I8, 1);
-            let places = [Place { address: image, inside: one }; GROUP];
-            c.taps(&plan, &starts, 0, places, row);
+            let some = c.ins().icmp(IntCC::SignedLessThan, at, columns);
+            c.if_else(
+                some,
+                |c| {
+                    let row = c.variable(target);
+                    let one = c.ins().iconst(I8, 1);
+                    let places = [Place { address: image, inside: one }; GROUP];
+                    c.taps(&plan, &starts, 0, places, row);
+                },
+                |c| c.pack_nothing(plan.source, target),
+            );
         });
         if self.pairs() {
             self.for_range(zero, padded, nr, |c, first| {
@@ -77,6 +84,15 @@ impl Contraction<'_, '_, '_> {
                 c.interleave(panel, nr as usize);
             });
         }
+    }
+
+    /// A group of columns that are not there.
+    fn pack_nothing(&mut self, source: Source, target: Value) {
+        let (zero, missing) = (self.int(0), self.missing(source));
+        let row_bytes = self.int(self.kernel.tile.nr as i64 * self.packed_bytes());
+        let lanes = [Lane { address: missing, step: zero }; GROUP];
+        let target = Target { start: target, row_bytes, rows: self.common.k };
+        self.pack_lanes(source, &lanes, target);
     }
 
     fn patch_plan<'p>(&mut self, patches: &'p Patches, source: Source) -> Plan<'p> {

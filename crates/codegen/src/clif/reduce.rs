@@ -3,6 +3,7 @@
 use crate::clif::context::KernelCx;
 use crate::clif::ops::Ops;
 use crate::error::KernelError;
+use crate::prim::Prim;
 use cranelift_codegen::ir::types::{I8, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use rabot_kernel::{BinaryFn, ReduceFn, Reduction, Stage};

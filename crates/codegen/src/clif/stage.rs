@@ -10,6 +10,7 @@ use crate::clif::loops::{Bound, Lanes, LoopEmitter, with_coord};
 use crate::clif::ops::Ops;
 use crate::clif::reduce;
 use crate::error::KernelError;
+use crate::prim::Prim;
 use cranelift_codegen::ir::Value;
 use cranelift_frontend::Variable;
 use rabot_kernel::{

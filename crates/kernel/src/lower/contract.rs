@@ -11,6 +11,7 @@ use crate::{
 };
 use bytes::Bytes;
 use rabot_ir::{Dim, NodeId, Op, Value};
+use rabot_target::Arch;
 use rabot_tensor::DType;
 use std::collections::{HashMap, HashSet};
 
@@ -195,7 +196,8 @@ impl Lowering<'_, '_, '_> {
 
     fn emit_matmul(&mut self, product: Product, axes: Axes, views: EpilogueViews, epilogue: &Epilogue) {
         let mut frame = Frame::default();
-        let width = self.micro_tile(DType::F32).nr;
+        let columns = axes.column.as_ref().map_or(Some(1), |dim| dim.size.as_usize());
+        let width = self.micro_tile(DType::F32, columns).nr;
         // Few rows take as long as reading B does, so it is read as it is. Many would widen it again and again.
         let few = axes.row.as_ref().is_none_or(|dim| dim.size.as_usize().is_some_and(|m| m <= IN_PLACE_ROWS));
         let dtype = product.b.dtype;
@@ -240,7 +242,11 @@ impl Lowering<'_, '_, '_> {
         let a = strided(frame, &product.a, axes, &axes.row, &product.a_k, zero_points[0]);
         let batch: Vec<Dim> = axes.batch.iter().map(|d| d.size.clone()).collect();
         let rows = m.as_usize();
-        let tile = rows.map_or_else(|| self.micro_tile(accumulator), |m| self.tile_for_rows(m, accumulator));
+        let columns = n.as_usize();
+        let tile = match rows {
+            Some(rows) => self.tile_for(rows, columns, accumulator),
+            None => self.micro_tile(accumulator, columns),
+        };
         let tile = blocks(tile, &m, &n, &k, &batch.iter().product(), packed.is_some());
         let b = match packed {
             Some(view) => {
@@ -349,24 +355,30 @@ impl Lowering<'_, '_, '_> {
         }
     }
 
-    /// The micro-kernel that fits the target's registers.
-    pub(super) fn micro_tile(&self, accumulator: DType) -> Tile {
+    /// The micro-kernel that fits the target's registers, for so many columns if that is known.
+    pub(super) fn micro_tile(&self, accumulator: DType, columns: Option<usize>) -> Tile {
         // Vector accumulators, a row of B and the factors of A must fit into the registers: 16 on x86, where an
         // accumulator a row lets each factor be broadcast on its way from memory (measured on x86-64-v3: 12 × 4
         // gives 1.25 times the speed of 6 × 8); 32 on aarch64; scalars on riscv64.
         // Integers have no such way: there, wide rows of B make the most of a broadcast (1.4 times the speed).
         let (mr, nr) = match self.b.profile.arch {
-            rabot_target::Arch::X86_64 if accumulator != DType::F32 => (4, 12),
-            rabot_target::Arch::X86_64 => (12, 4),
-            rabot_target::Arch::Aarch64 => (8, 8),
-            rabot_target::Arch::Riscv64 => (4, 4),
+            Arch::X86_64 if accumulator != DType::F32 => (4, 12),
+            Arch::X86_64 if self.b.profile.vector_bits >= 512 => match columns {
+                Some(few) if few <= WIDE / 2 => (12, 4),
+                Some(columns) => wide_tile(columns),
+                // As fast as narrow tiles are, however few columns there will be.
+                None => WIDE_TILES[2],
+            },
+            Arch::X86_64 => (12, 4),
+            Arch::Aarch64 => (8, 8),
+            Arch::Riscv64 => (4, 4),
         };
         Tile { mr, nr, rows: mr, columns: nr }
     }
 
-    /// The tile for a number of rows that is known: as many tiles as needed, as equal as can be.
-    pub(super) fn tile_for_rows(&self, rows: usize, accumulator: DType) -> Tile {
-        let (tile, rows) = (self.micro_tile(accumulator), rows.max(1));
+    /// The tile for numbers of rows and columns that are known: as many tiles as needed, as equal as can be.
+    pub(super) fn tile_for(&self, rows: usize, columns: Option<usize>, accumulator: DType) -> Tile {
+        let (tile, rows) = (self.micro_tile(accumulator, columns), rows.max(1));
         let mr = rows.div_ceil(rows.div_ceil(tile.mr));
         Tile { mr, rows: mr, ..tile }
     }
@@ -522,6 +534,18 @@ pub(super) fn even_blocks(count: &Dim, max: usize, unit: usize) -> usize {
 
 /// Blocks of a matrix product. Where B is packed already, items are cut along the columns so that each streams its
 /// own weights; else along the rows, so that few blocks of B are packed more than once.
+/// Lanes of f32 in 512 bits.
+const WIDE: usize = 16;
+
+/// Rows and columns of tiles in 32 registers of 512 bits: accumulators, a row of B, and two for the factors of A.
+const WIDE_TILES: [(usize, usize); 3] = [(14, 2 * WIDE), (9, 3 * WIDE), (24, WIDE)];
+
+/// The tile for a number of columns: wide ones load less for a multiply-add, narrow ones waste less at the edge.
+fn wide_tile(columns: usize) -> (usize, usize) {
+    let wasted = |nr: usize| columns.div_ceil(nr).saturating_mul(nr) - columns;
+    WIDE_TILES.into_iter().min_by_key(|(_, nr)| wasted(*nr)).unwrap_or(WIDE_TILES[0])
+}
+
 fn blocks(tile: Tile, m: &Dim, n: &Dim, k: &Dim, batch: &Dim, packed_b: bool) -> Tile {
     let k = k.as_const().unwrap_or(256).max(1);
     let (rows, mut columns) = if packed_b {

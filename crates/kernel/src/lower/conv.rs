@@ -169,8 +169,15 @@ impl Lowering<'_, '_, '_> {
         Some(target)
     }
 
+    /// The tile of a convolution, pixels being its columns.
+    pub(super) fn conv_tile(&self, conv: &Convolution, accumulator: DType) -> Tile {
+        let shape = self.graph.fact(Value { node: conv.anchor, slot: 0 }).shape();
+        let pixels: Dim = shape.get(2..).unwrap_or(&[]).iter().product();
+        self.tile_for(conv.rows(), pixels.as_usize(), accumulator)
+    }
+
     fn emit_float_conv(&mut self, conv: Convolution, w: &View, epilogue: &Epilogue) -> bool {
-        let (rows, k, mr) = (conv.rows(), conv.terms(), self.tile_for_rows(conv.rows(), DType::F32).mr);
+        let (rows, k, mr) = (conv.rows(), conv.terms(), self.conv_tile(&conv, DType::F32).mr);
         let weights = match self.constant_of(w) {
             None if !w.is_dense() => return false,
             None => PackedWeights { view: w.clone(), group_stride: 0, accumulator: DType::F32 },
@@ -246,7 +253,7 @@ impl Lowering<'_, '_, '_> {
         let a = self.conv_weights(&mut frame, &conv, &axes, &weights);
         let b = self.conv_image(&mut frame, &conv, &axes, &result);
         let batch: Vec<Dim> = axes.batch.iter().map(|d| d.size.clone()).collect();
-        let tile = self.tile_for_rows(conv.rows(), weights.accumulator);
+        let tile = self.conv_tile(&conv, weights.accumulator);
         let tile = conv_blocks(tile, &conv, &pixels, &batch.iter().product());
         let domain = axes.domain();
         let views = EpilogueViews { views, targets };

@@ -202,7 +202,7 @@ impl Lowering<'_, '_, '_> {
 
     /// The weights of a convolution in panels of pairs of i16, group after group.
     fn pack_filters(&mut self, conv: &Convolution, weights: &Tensor, zeros: &[i32]) -> Option<PackedWeights> {
-        let (rows, k, mr) = (conv.rows(), conv.terms(), self.tile_for_rows(conv.rows(), DType::I32).mr);
+        let (rows, k, mr) = (conv.rows(), conv.terms(), self.conv_tile(conv, DType::I32).mr);
         let mut bytes = Vec::new();
         for group in 0..conv.group {
             let source = PackSource {
@@ -271,7 +271,7 @@ impl Lowering<'_, '_, '_> {
         let product = matrix_product(a, b, result).ok_or(STRIDES)?;
         let epilogue = self.split_epilogue(group, anchor, true);
         let (axes, views) = self.product_axes(&product, &epilogue).ok_or(STRIDES)?;
-        let width = self.micro_tile(DType::I32).nr;
+        let width = self.micro_tile(DType::I32, None).nr;
         let pack = |source: &PackSource<'_>| pack_i16(source, width, &parameters.w_zero);
         let packed = self.pack_matrix(&axes, &product, DType::I16, pack);
         if packed.is_none() && parameters.w_zero.len() > 1 {
