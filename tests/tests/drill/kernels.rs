@@ -108,7 +108,12 @@ pub fn kernel_faults(model: &Model, faults: &[(&str, KernelFault)], places: usiz
         for at in 0..plan.kernels.len() {
             let right = plan.kernels[at].clone();
             let writes = written(plan, at);
-            if writes.is_empty() || planted == places || !fault(&mut right.clone()) {
+            // Culprits are told by a value of the graph: a kernel that only copies into another layout writes none.
+            let own = |name: &String| {
+                let mut outputs = graph.node_ids().flat_map(|id| &graph.node(id).outputs);
+                outputs.any(|output| *output.name == **name)
+            };
+            if !writes.iter().any(own) || planted == places || !fault(&mut right.clone()) {
                 continue;
             }
             // Only the same kernel is made wrong: trials have other plans.

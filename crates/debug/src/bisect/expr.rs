@@ -15,7 +15,7 @@ const FUNCTIONS: [(&str, Function); 16] = [
     ("max_abs_err", |got, wanted| apart(got, wanted).map(|d| d.max_abs)),
     ("max_rel_err", |got, wanted| apart(got, wanted).map(|d| d.relative)),
     ("rms_err", |got, wanted| apart(got, wanted).map(|d| d.rms)),
-    ("sqnr", |got, wanted| apart(got, wanted).map(|d| d.sqnr_db.unwrap_or(f64::INFINITY))),
+    ("sqnr", |got, wanted| apart(got, wanted).map(|d| sqnr(&d))),
     ("cosine", |got, wanted| apart(got, wanted).map(|d| d.cosine.unwrap_or(0.0))),
     ("finite", |got, _| Ok(f64::from(got.to_f64s().iter().all(|v| v.is_finite())))),
     ("argmax", |got, _| Ok(argmax(got))),
@@ -29,6 +29,12 @@ const FUNCTIONS: [(&str, Function); 16] = [
     ("sum", |got, _| Ok(fold(got, 0.0, |a, b| a + b))),
     ("sum_ref", |_, wanted| Ok(fold(wanted, 0.0, |a, b| a + b))),
 ];
+
+/// In dB: without end where nothing differs, and below everything where what differs is infinite or no number.
+fn sqnr(difference: &Difference) -> f64 {
+    let ratio = difference.sqnr_db.filter(|ratio| !ratio.is_nan());
+    ratio.unwrap_or(if difference.rms == 0.0 { f64::INFINITY } else { f64::NEG_INFINITY })
+}
 
 /// Of an output and that of the original.
 type Function = fn(&Tensor, &Tensor) -> Result<f64, String>;
