@@ -25,6 +25,8 @@ pub trait Prim {
     fn mul_add(&mut self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `c - a * b` of floats, rounded once if the machine has the instruction.
     fn neg_mul_add(&mut self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Square root.
+    fn sqrt(&mut self, a: Self::V) -> Self::V;
     /// Absolute value of a float.
     fn abs(&mut self, a: Self::V) -> Self::V;
     /// Bits of an f32.

@@ -94,7 +94,6 @@ impl Contraction<'_, '_, '_> {
         let lanes = self.lanes() as i64;
         let zero = self.int(0);
         let (done, step) = (self.variable(zero), self.variable(zero));
-        let extent = self.size(width);
         let mut result = Ok(());
         self.repeat_while(
             |c| {
@@ -103,12 +102,7 @@ impl Contraction<'_, '_, '_> {
             },
             |c| {
                 let at = c.get(done);
-                let column = c.add(corner.column, at);
-                let line = c.line_of(column, width);
-                let start = c.mul(line, extent);
-                let end = c.add(start, extent);
-                let end = c.ins().isub(end, corner.column);
-                let end = c.min(end, corner.columns);
+                let (line, end) = c.rest_of_line(corner, at, width);
                 let last = c.add_int(at, lanes);
                 let fits = c.ins().icmp(IntCC::SignedLessThanOrEqual, last, end);
                 let (mut many, mut one) = (Ok(()), Ok(()));
@@ -144,7 +138,6 @@ impl Contraction<'_, '_, '_> {
     ) {
         let zero = self.int(0);
         let done = self.variable(zero);
-        let extent = self.size(width);
         self.repeat_while(
             |c| {
                 let at = c.get(done);
@@ -152,17 +145,24 @@ impl Contraction<'_, '_, '_> {
             },
             |c| {
                 let at = c.get(done);
+                let (line, end) = c.rest_of_line(corner, at, width);
                 let column = c.add(corner.column, at);
-                let line = c.line_of(column, width);
-                let start = c.mul(line, extent);
-                let end = c.add(start, extent);
-                let end = c.ins().isub(end, corner.column);
-                let end = c.min(end, corner.columns);
                 let columns = c.ins().isub(end, at);
                 c.call_epilogue(leaf, batch, Corner { column, columns, ..corner }, at, Some(line), tile_row);
                 c.set(done, end);
             },
         );
+    }
+
+    /// The line of the column `at` columns from the corner, and how many columns from there the line, or the tile, ends.
+    fn rest_of_line(&mut self, corner: Corner, at: Value, width: Size) -> (Value, Value) {
+        let column = self.add(corner.column, at);
+        let line = self.line_of(column, width);
+        let extent = self.size(width);
+        let start = self.mul(line, extent);
+        let end = self.add(start, extent);
+        let end = self.ins().isub(end, corner.column);
+        (line, self.min(end, corner.columns))
     }
 
     /// The line of a column: `column / width`.

@@ -400,7 +400,9 @@ impl Node<'_, '_> {
         if let Expr::Binary(BinaryFn::Pow, _, b) = node.expr
             && let Some(power) = self.power(b)
         {
-            return Ok(special_power(&mut Ops { cx: self.cx, wide }, power, dtype, x[0]));
+            let o = &mut Ops { cx: self.cx, wide };
+            let one = if dtype == DType::F64 { o.f64(1.0) } else { o.f32(1.0) };
+            return Ok(special_power(o, power, one, x[0]));
         }
         let from = operands(&node.expr).first().map_or(dtype, |&id| self.dag.dtype(id));
         let o = &mut Ops { cx: self.cx, wide };

@@ -31,7 +31,8 @@ pub(crate) const POWERS: [(f64, Power); 6] = [
     (3.0, Power::Cube),
 ];
 
-pub(crate) fn special_power(o: &mut Ops, power: Power, dtype: DType, x: Value) -> Value {
+/// `x` to a special power; `one` is 1 in its dtype.
+pub(crate) fn special_power<O: Prim>(o: &mut O, power: Power, one: O::V, x: O::V) -> O::V {
     match power {
         Power::Same => x,
         Power::Square => o.mul(x, x),
@@ -40,10 +41,10 @@ pub(crate) fn special_power(o: &mut Ops, power: Power, dtype: DType, x: Value) -
             o.mul(square, x)
         }
         Power::Sqrt => o.sqrt(x),
-        Power::Reciprocal => reciprocal(o, dtype, x),
+        Power::Reciprocal => o.div(one, x),
         Power::ReciprocalSqrt => {
             let root = o.sqrt(x);
-            reciprocal(o, dtype, root)
+            o.div(one, root)
         }
     }
 }

@@ -128,11 +128,6 @@ impl<'f> Ops<'_, 'f> {
         self.select(greater, a, b)
     }
 
-    /// Square root.
-    pub fn sqrt(&mut self, a: Value) -> Value {
-        self.ins().sqrt(a)
-    }
-
     /// To the nearest integer, halves to even.
     pub fn nearest(&mut self, a: Value) -> Value {
         self.ins().nearest(a)
@@ -293,6 +288,10 @@ impl Prim for Ops<'_, '_> {
             let product = self.ins().fmul(a, b);
             self.ins().fsub(c, product)
         }
+    }
+
+    fn sqrt(&mut self, a: Value) -> Value {
+        self.ins().sqrt(a)
     }
 
     fn abs(&mut self, a: Value) -> Value {

@@ -57,14 +57,7 @@ impl Contraction<'_, '_, '_> {
                     start
                 })
                 .collect();
-            let width = c.int(nr);
-            let panel = c.ins().udiv(at, width);
-            let first = c.mul_int(panel, nr);
-            let lane = c.ins().isub(at, first);
-            let offset = c.mul(first, c.common.line_bytes);
-            let panel = c.add(c.common.b_block, offset);
-            let offset = c.mul_int(lane, c.packed_bytes());
-            let target = c.add(panel, offset);
+            let target = c.lane_of_block(at);
             let some = c.ins().icmp(IntCC::SignedLessThan, at, columns);
             c.if_else(
                 some,
@@ -84,6 +77,19 @@ impl Contraction<'_, '_, '_> {
                 c.interleave(panel, nr as usize);
             });
         }
+    }
+
+    /// Where a column of the block of B is in its first row.
+    pub fn lane_of_block(&mut self, column: Value) -> Value {
+        let nr = self.kernel.tile.nr as i64;
+        let width = self.int(nr);
+        let panel = self.ins().udiv(column, width);
+        let first = self.mul_int(panel, nr);
+        let lane = self.ins().isub(column, first);
+        let offset = self.mul(first, self.common.line_bytes);
+        let panel = self.add(self.common.b_block, offset);
+        let offset = self.mul_int(lane, self.packed_bytes());
+        self.add(panel, offset)
     }
 
     /// A group of columns that are not there.

@@ -83,14 +83,7 @@ impl Contraction<'_, '_, '_> {
         let padded = self.mul_int(panels, nr);
         self.for_range(zero, padded, LANES as i64, |c, at| {
             let pieces = c.pieces(patches, lines, column, at, columns);
-            let width = c.int(nr);
-            let panel = c.ins().udiv(at, width);
-            let first = c.mul_int(panel, nr);
-            let lane = c.ins().isub(at, first);
-            let offset = c.mul(first, c.common.line_bytes);
-            let panel = c.add(c.common.b_block, offset);
-            let offset = c.mul_int(lane, F32_BYTES);
-            let target = c.add(panel, offset);
+            let target = c.lane_of_block(at);
             let row = c.variable(target);
             c.wide_taps(&image, &pieces, &mut Vec::new(), row);
         });

@@ -1,7 +1,7 @@
 //! Scalar DAGs on lanes: f32 and bools.
 
 use super::lanes::{Lanes, V};
-use crate::clif::functions::{POWERS, Power};
+use crate::clif::functions::{POWERS, special_power};
 use crate::clif::math;
 use crate::prim::Prim;
 use cranelift_codegen::ir::condcodes::FloatCC;
@@ -66,20 +66,8 @@ fn constant(dag: &Dag, id: ExprId) -> Option<f32> {
 
 fn power(o: &mut Lanes, x: V, exponent: f32) -> Option<V> {
     let (_, power) = POWERS.iter().find(|(known, _)| *known == f64::from(exponent))?;
-    Some(match power {
-        Power::Same => x,
-        Power::Square => o.mul(x, x),
-        Power::Cube => {
-            let square = o.mul(x, x);
-            o.mul(square, x)
-        }
-        Power::Sqrt => o.sqrt(x),
-        Power::Reciprocal => reciprocal(o, x),
-        Power::ReciprocalSqrt => {
-            let root = o.sqrt(x);
-            reciprocal(o, root)
-        }
-    })
+    let one = o.f32(1.0);
+    Some(special_power(o, *power, one, x))
 }
 
 fn reciprocal(o: &mut Lanes, x: V) -> V {

@@ -117,11 +117,6 @@ impl Lanes {
         self.push(Op::Two(Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32, a, sign), Kind::Float)
     }
 
-    /// Square root.
-    pub fn sqrt(&mut self, a: V) -> V {
-        self.push(Op::One(Code::EVEX_Vsqrtps_zmm_k1z_zmmm512b32_er, a), Kind::Float)
-    }
-
     /// To an integer: 0 nearest, 1 down, 2 up.
     pub fn round(&mut self, a: V, way: i32) -> V {
         // Bit 3: no exception for what is not exact.
@@ -205,6 +200,10 @@ impl Prim for Lanes {
 
     fn neg_mul_add(&mut self, a: V, b: V, c: V) -> V {
         self.push(Op::MulAdd { negate: true, a, b, c }, Kind::Float)
+    }
+
+    fn sqrt(&mut self, a: V) -> V {
+        self.push(Op::One(Code::EVEX_Vsqrtps_zmm_k1z_zmmm512b32_er, a), Kind::Float)
     }
 
     fn abs(&mut self, a: V) -> V {
