@@ -3,6 +3,7 @@
 //! Everything is computed in f64 and rounded once to the dtype of the weights.
 
 use super::fusion::ROUNDED;
+use super::scaled::scaled;
 use rabot_ir::ops::{Binary, BinaryOp, Gemm};
 use rabot_ir::{Op, Value};
 use rabot_rewrite::{Match, Rewriter, RuleInfo, Skip};
@@ -172,34 +173,33 @@ impl Affine {
 /// Output channel of a block of weights, from its position.
 type ChannelOf = Box<dyn Fn(usize) -> usize>;
 
-/// How the weights of a linear node are laid out: consecutive blocks, each of one output channel.
+/// How the weights of a linear node are laid out: consecutive blocks, each of one output channel. Their channels
+/// repeat after `period` blocks.
 struct Layout {
     channels: usize,
     block: usize,
+    period: usize,
     channel_of: ChannelOf,
 }
 
 fn layout(op: &Op, weights: &[usize]) -> Result<Layout, Skip> {
-    let (channels, block, channel_of): (usize, usize, ChannelOf) = match (op, weights) {
+    let (channels, block, period, channel_of): (usize, usize, usize, ChannelOf) = match (op, weights) {
         // [out, in / group, taps...]
-        (Op::Conv(_), [out, rest @ ..]) => (*out, rest.iter().product(), Box::new(|at| at)),
+        (Op::Conv(_), [out, rest @ ..]) => (*out, rest.iter().product(), *out, Box::new(|at| at)),
         // [in, out / group, taps...]: the rows of group g make its block of output channels.
         (Op::ConvTranspose(conv), [input, out, taps @ ..]) => {
             let (rows, out) = ((input / conv.group.max(1)).max(1), (*out).max(1));
             let channel = move |at: usize| at / out / rows * out + at % out;
-            (out * conv.group, taps.iter().product(), Box::new(channel))
+            (out * conv.group, taps.iter().product(), input * out, Box::new(channel))
         }
-        (Op::Gemm(Gemm { trans_b: true, .. }), [out, k]) => (*out, *k, Box::new(|at| at)),
-        (Op::Gemm(_) | Op::MatMul(_), [_, out]) => {
-            let channels = (*out).max(1);
-            (*out, 1, Box::new(move |at| at % channels))
-        }
+        (Op::Gemm(Gemm { trans_b: true, .. }), [out, k]) => (*out, *k, *out, Box::new(|at| at)),
+        (Op::Gemm(_) | Op::MatMul(_), [_, out]) => (*out, 1, *out, Box::new(|at| at)),
         _ => {
             let name = op.name();
             return Err(Skip::because(format!("weights {weights:?} of {name} have no channel axis here")));
         }
     };
-    Ok(Layout { channels, block: block.max(1), channel_of })
+    Ok(Layout { channels, block: block.max(1), period, channel_of })
 }
 
 /// Replaces `affine(linear(x))` by the linear node with other weights and bias.
@@ -221,17 +221,19 @@ fn fold(rewriter: &mut Rewriter<'_>, found: &Match, affine: &Affine) -> Result<V
         return Err(Skip::because(format!("{} scales for {count} channels", affine.scale.len())));
     }
     let bias = bias_per_channel(rewriter, found, count)?;
-    let new_weights = scale_blocks(&weights, &layout, |channel| f64::from(alpha) * affine.scale(channel));
+    let factors = (0..layout.period).map(|at| f64::from(alpha) * affine.scale((layout.channel_of)(at)));
+    let factors: Vec<f64> = factors.collect();
     let shifted = (0..count).map(|channel| {
         let bias = bias.as_ref().map_or(0.0, |bias| f64::from(beta) * Affine::at(bias, channel));
         affine.scale(channel) * bias + affine.shift(channel)
     });
     let new_bias: Vec<f64> = shifted.collect();
     let new_bias = Tensor::from_f64s(weights.dtype(), &[count], &new_bias);
-    for (name, tensor) in [("weight", &new_weights), ("bias", &new_bias)] {
-        if !is_finite(tensor) {
-            return Err(Skip::because(format!("a folded {name} is not finite")));
-        }
+    let Some(new_weights) = scaled(&weights, layout.block, &factors) else {
+        return Err(Skip::because("a folded weight is not finite"));
+    };
+    if !is_finite(&new_bias) {
+        return Err(Skip::because("a folded bias is not finite"));
     }
     let mut operands = vec![Some(x), Some(rewriter.constant(new_weights, "weights"))];
     match (&op, bias.is_none() && affine.is_scale_only()) {
@@ -255,24 +257,8 @@ fn bias_per_channel(rewriter: &Rewriter<'_>, found: &Match, count: usize) -> Res
     Ok(Some(tensor.to_f64s()))
 }
 
-/// The weights with each block multiplied by what `scale` gives for its channel.
-fn scale_blocks(weights: &Tensor, layout: &Layout, scale: impl Fn(usize) -> f64) -> Tensor {
-    let factor = |block: usize| scale((layout.channel_of)(block));
-    // Weights are f32 as a rule, and large: no detour over a vector of f64.
-    if let Ok(values) = weights.to_slice::<f32>() {
-        let mut scaled: Vec<f32> = Vec::with_capacity(values.len());
-        for (at, block) in values.chunks(layout.block).enumerate() {
-            let factor = factor(at);
-            scaled.extend(block.iter().map(|&v| (f64::from(v) * factor) as f32));
-        }
-        return Tensor::from_vec(weights.shape(), scaled);
-    }
-    let values = weights.to_f64s().into_iter().enumerate();
-    let scaled: Vec<f64> = values.map(|(at, v)| v * factor(at / layout.block)).collect();
-    Tensor::from_f64s(weights.dtype(), weights.shape(), &scaled)
-}
-
-fn is_finite(tensor: &Tensor) -> bool {
+/// Whether no element is infinite or not a number.
+pub(super) fn is_finite(tensor: &Tensor) -> bool {
     match tensor.to_slice::<f32>() {
         Ok(values) => values.iter().all(|v| v.is_finite()),
         Err(_) => tensor.to_f64s().iter().all(|v| v.is_finite()),

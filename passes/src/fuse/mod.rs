@@ -8,3 +8,4 @@ pub mod fusion;
 pub mod group;
 pub mod qdq;
 pub mod reassociate;
+mod scaled;
