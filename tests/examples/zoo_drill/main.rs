@@ -27,9 +27,6 @@ use rabot_passes::{DEFAULT_PIPELINE, default_pipeline_with};
 use rewrites::{Kind, rewrites};
 use std::path::{Path, PathBuf};
 
-/// Seconds that a search may take, and that half of them may.
-const LIMITS: (f64, f64) = (60.0, 5.0);
-
 /// Faults of rewrites, of kernels and of layers in integers that are planted in each model: the next ones of the lists in
 /// turn.
 const EACH: (usize, usize, usize) = (4, 1, 4);
@@ -129,8 +126,8 @@ fn main() {
         println!("{name}: {} faults", rows.len() - before);
     }
     if wanted.is_empty() {
-        judge(&rows, 40, LIMITS.0, LIMITS.1);
+        judge(&rows, 40);
     } else {
-        judge(&rows, 1, LIMITS.0, LIMITS.1);
+        judge(&rows, wanted.len());
     }
 }

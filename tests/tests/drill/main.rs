@@ -23,9 +23,6 @@ use rewrites::{Kind, rewrites};
 /// Places of one fault in one model.
 const PLACES: usize = 2;
 
-/// Seconds that a search may take.
-const LONGEST: f64 = 60.0;
-
 /// Two independent faults at once.
 fn pairs(model: &Model, rows: &mut Vec<Row>) {
     let places = places(model, DEFAULT_PIPELINE);
@@ -70,5 +67,5 @@ fn every_planted_fault_is_named() {
             rewrites(model, &pruned, &PRUNED, Kind::Pass("prune"), &check, PLACES, &mut rows);
         }
     }
-    judge(&rows, 40, LONGEST, 5.0);
+    judge(&rows, 40);
 }

@@ -155,8 +155,11 @@ pub fn show(place: &Place) -> String {
     format!("pass {} {}@{}", place.0 + 1, place.1, place.2)
 }
 
+/// Evaluations that a search may take: it halves. How long they take is the machine's business, so it is only told.
+const MOST_EVALUATIONS: usize = 40;
+
 /// Prints all rows, and holds them to what the drill is to reach.
-pub fn judge(rows: &[Row], fewest: usize, longest: f64, median: f64) {
+pub fn judge(rows: &[Row], fewest: usize) {
     println!("{:<28} {:<22} {:>5} {:>8}  place", "fault", "model", "evals", "seconds");
     for Row { fault, model, place, missed, evaluations, seconds } in rows {
         let missed = missed.as_ref().map_or(String::new(), |missed| format!("  MISSED: {missed}"));
@@ -179,7 +182,7 @@ pub fn judge(rows: &[Row], fewest: usize, longest: f64, median: f64) {
         evaluations[last]
     );
     assert_eq!(missed, 0, "{missed} of {} faults were not named", rows.len());
-    assert!(times[middle] < median && times[last] < longest, "a search takes too long");
+    assert!(evaluations[last] <= MOST_EVALUATIONS, "a search takes {} evaluations", evaluations[last]);
 }
 
 /// The one pass of a pipeline.
