@@ -188,6 +188,7 @@ fn measure(profile: &Profile, problem: &Problem) -> Result<(), Box<dyn std::erro
         steps: vec![],
         checks: vec![],
         symbols: vec![],
+        forms: Default::default(),
     };
     let start = Instant::now();
     let program = compile_jit(&plan, profile)?;

@@ -80,6 +80,7 @@ fn plan(constant: &[f32]) -> Plan {
         ],
         checks: vec![],
         symbols: vec![],
+        forms: Default::default(),
     }
 }
 

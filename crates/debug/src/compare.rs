@@ -2,7 +2,7 @@
 
 use crate::tolerance::{self, Verdict};
 use crate::trace::exprs::{Exprs, Port, Stage};
-use crate::trace::{Ask, Asks, Evaluated, Outcome, Side, bind, evaluate, moved_values};
+use crate::trace::{Ask, Asks, Evaluated, Late, Outcome, Side, bind, evaluate, moved_values};
 use crate::{DebugError, Difference, Tensors};
 use bytes::Bytes;
 use rabot_ir::{Graph, Value};
@@ -110,9 +110,10 @@ impl Observation {
 pub fn compare(graph: &Graph, session: &Session, inputs: &Tensors) -> Result<Comparison, DebugError> {
     let observation = Observation::of(session, inputs)?;
     let mut evaluation = Evaluation::new(graph, inputs)?;
-    let plan = Plan::new(observation, &evaluation.stage, &mut evaluation.asks);
-    let (stage, found, amplified) = evaluation.run(&[])?;
-    Ok(plan.finish(&stage, &found, &|name| amplified.get(name).copied())?.1)
+    let plan = Plan::new(&evaluation.stage, &mut evaluation.asks);
+    let sides = plan.sides(&evaluation.stage, &observation);
+    let (stage, found, amplified) = evaluation.run(&[], sides)?;
+    Ok(plan.finish(observation, &stage, &found, &|name| amplified.get(name).copied())?.1)
 }
 
 /// A graph that is to be evaluated on inputs, and on perturbed ones.
@@ -128,6 +129,17 @@ pub(crate) struct Evaluation {
 /// A graph, what its evaluation found, and how much it amplifies errors at each value and output, by name.
 pub(crate) type Amplified = (Stage, Evaluated, HashMap<Arc<str>, f64>);
 
+/// What is there before the evaluation begins.
+struct Known(HashMap<usize, Side>);
+
+impl Late for Known {
+    fn make(&mut self) {}
+
+    fn tell(&mut self) -> Option<HashMap<usize, Side>> {
+        Some(std::mem::take(&mut self.0))
+    }
+}
+
 impl Evaluation {
     /// **Errors**: the inputs are not those of the graph, or it has a cycle.
     pub fn new(graph: &Graph, inputs: &Tensors) -> Result<Evaluation, DebugError> {
@@ -142,15 +154,15 @@ impl Evaluation {
         Ok(Evaluation { exprs, stage, asks, moved })
     }
 
-    /// Evaluates; `keep` are values to be kept.
+    /// Evaluates; `keep` are values to be kept, `sides` what is compared besides, by number of the request.
     ///
     /// **Errors**: a node fails.
-    pub fn run(self, keep: &[Port]) -> Result<Amplified, DebugError> {
+    pub fn run(self, keep: &[Port], sides: HashMap<usize, Side>) -> Result<Amplified, DebugError> {
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(2);
         // What no comparison needs is evaluated too, for its shape.
         let outputs = self.stage.graph.outputs().iter().filter_map(|o| self.stage.ports.get(&o.value));
         let keep: Vec<Port> = keep.iter().chain(outputs).copied().collect();
-        let found = evaluate(&self.exprs, self.asks.into_requests(), &keep, workers)
+        let found = evaluate(&self.exprs, self.asks.into_requests(), &keep, workers, &mut Known(sides))
             .map_err(|(_, error)| DebugError::interp("the graph", error))?;
         let amplification =
             |(name, ask): (Arc<str>, Ask)| Some((name, tolerance::amplification_of(&found.answer(ask)?)));
@@ -159,63 +171,65 @@ impl Evaluation {
     }
 }
 
-/// A comparison of a compiled program with a graph, before the graph is evaluated.
+/// A comparison of a compiled program with a graph, before the program was run.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    observation: Observation,
-    /// Values that kernels write.
-    values: Vec<(Value, Ask)>,
-    /// Outputs that the program gives.
-    outputs: HashMap<String, Ask>,
-    skipped: Vec<Skipped>,
-    not_written: usize,
+    /// Values of the graph that kernels may write, and the numbers of the requests.
+    values: Vec<(Value, usize)>,
+    /// Outputs of the graph, with the same.
+    outputs: Vec<(String, usize)>,
 }
 
 impl Plan {
-    /// Asks for what a program wrote to be compared with the values of the graph that it was compiled from.
-    pub fn new(observation: Observation, stage: &Stage, asks: &mut Asks) -> Plan {
+    /// Asks for what a program writes to be compared with the values of the graph that it is compiled from.
+    pub fn new(stage: &Stage, asks: &mut Asks) -> Plan {
+        let mut later = |value: Value| Some((value, asks.later(*stage.ports.get(&value)?)));
+        let values = stage.values.iter().filter_map(|&value| later(value)).collect();
+        let outputs = stage.graph.outputs().iter();
+        let outputs = outputs.filter_map(|o| Some((o.name.to_string(), later(o.value)?.1))).collect();
+        Plan { values, outputs }
+    }
+
+    /// What the program wrote, by number of the request.
+    pub fn sides(&self, stage: &Stage, observation: &Observation) -> HashMap<usize, Side> {
+        let twice = names_of_several(&stage.graph);
+        let written = |(value, number): &(Value, usize)| {
+            let name: &str = stage.graph.value_name(*value);
+            let written = observation.written.get(name).filter(|_| !twice.contains(name))?;
+            Some((*number, Side::Bytes(written.dtype, written.bytes.clone())))
+        };
+        let result = |(name, number): &(String, usize)| {
+            Some((*number, Side::Tensor(observation.results.get(name)?.clone())))
+        };
+        let values = self.values.iter().filter_map(written);
+        values.chain(self.outputs.iter().filter_map(result)).collect()
+    }
+
+    /// What was not compared, and how many values no kernel writes.
+    fn skipped(stage: &Stage, observation: &Observation) -> (Vec<Skipped>, usize) {
         let graph = &stage.graph;
         let twice = names_of_several(graph);
-        let mut plan = Plan {
-            observation,
-            values: Vec::new(),
-            outputs: HashMap::new(),
-            skipped: Vec::new(),
-            not_written: 0,
-        };
+        let (mut skipped, mut not_written) = (Vec::new(), 0);
         let mut known: HashSet<&str> = HashSet::new();
         for value in &stage.values {
             let name: &str = graph.value_name(*value);
             known.insert(name);
-            match (plan.observation.written.get(name), stage.ports.get(value)) {
-                (Some(_), Some(_)) if twice.contains(name) => {
-                    let reason = "several values have this name".to_owned();
-                    plan.skipped.push(Skipped { name: name.to_owned(), reason });
-                }
-                (Some(written), Some(port)) => {
-                    let side = Side::Bytes(written.dtype, written.bytes.clone());
-                    plan.values.push((*value, asks.held(side, *port)));
-                }
-                _ => plan.not_written += 1,
+            if !observation.written.contains_key(name) {
+                not_written += 1;
+            } else if twice.contains(name) {
+                let reason = "several values have this name".to_owned();
+                skipped.push(Skipped { name: name.to_owned(), reason });
             }
         }
-        for name in plan.observation.order.iter().filter(|name| !known.contains(name.as_str())) {
+        for name in observation.order.iter().filter(|name| !known.contains(name.as_str())) {
             let form = OTHER_FORMS.iter().find(|ending| name.ends_with(*ending));
             let reason = match form {
                 Some(form) => format!("held in another form:{form}"),
                 None => "inside a conditional, or no value of the graph".to_owned(),
             };
-            plan.skipped.push(Skipped { name: name.clone(), reason });
+            skipped.push(Skipped { name: name.clone(), reason });
         }
-        for output in graph.outputs() {
-            let name = output.name.to_string();
-            if let Some((result, port)) =
-                plan.observation.results.get(&name).zip(stage.ports.get(&output.value))
-            {
-                plan.outputs.insert(name, asks.held(Side::Tensor(result.clone()), *port));
-            }
-        }
-        plan
+        (skipped, not_written)
     }
 
     /// The comparison, and the outputs of the program. `amplification` is that of a value or output, by name.
@@ -223,13 +237,14 @@ impl Plan {
     /// **Errors**: the graph has a cycle.
     pub fn finish(
         self,
+        observation: Observation,
         stage: &Stage,
         found: &Evaluated,
         amplification: &dyn Fn(&str) -> Option<f64>,
     ) -> Result<(Tensors, Comparison), DebugError> {
         let graph = &stage.graph;
         let tolerances = tolerance::derive(graph, &found.shapes_of(stage))?;
-        let mut skipped = self.skipped;
+        let (mut skipped, not_written) = Plan::skipped(stage, &observation);
         let mut rows = Vec::new();
         let judged = |mut row: Row, value: Value, name: &str| {
             let amplification = amplification(name).unwrap_or(0.0);
@@ -242,13 +257,15 @@ impl Plan {
             row
         };
         let sources = |value: Value| {
-            let written = self.observation.written.get(&**graph.value_name(value));
+            let written = observation.written.get(&**graph.value_name(value));
             written.map_or(vec![], |written| written.sources.clone())
         };
         let port = |value: Value| stage.ports.get(&value).copied();
-        for (value, ask) in &self.values {
+        let twice = names_of_several(graph);
+        for (value, number) in &self.values {
             let name = graph.value_name(*value);
-            match found.outcome(*ask) {
+            match found.outcomes.get(*number) {
+                _ if twice.contains(&**name) || !observation.written.contains_key(&**name) => {}
                 // What is an output is shown as one.
                 _ if graph.is_output(*value) => {}
                 Some(Outcome::Apart(difference)) => {
@@ -263,7 +280,8 @@ impl Plan {
         }
         for output in graph.outputs() {
             let name = output.name.to_string();
-            let outcome = self.outputs.get(&name).and_then(|ask| found.outcome(*ask));
+            let number = self.outputs.iter().find(|(other, _)| *other == name).map(|(_, number)| *number);
+            let outcome = number.and_then(|number| found.outcomes.get(number));
             let row = match outcome {
                 Some(Outcome::Apart(difference)) => {
                     let dtype = graph.fact(output.value).dtype();
@@ -276,8 +294,7 @@ impl Plan {
         }
         sort(&mut rows);
         let passed = !rows.iter().any(|row| row.output && row.verdict == Verdict::Exceeds);
-        let comparison = Comparison { rows, skipped, not_written: self.not_written, passed };
-        Ok((self.observation.results, comparison))
+        Ok((observation.results, Comparison { rows, skipped, not_written, passed }))
     }
 }
 

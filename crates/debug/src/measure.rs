@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 
 /// Runs until this much time has passed.
-const TIME: Duration = Duration::from_millis(20);
+const TIME: Duration = Duration::from_millis(4);
 /// Fewest runs, unless they take so much time together: the median of slow runs is steady.
 const MIN_RUNS: usize = 3;
 const MOST_TIME: Duration = Duration::from_millis(250);

@@ -28,7 +28,6 @@
 //! **Source**: N. J. Higham, T. Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019,
 //! <https://doi.org/10.1137/18M1226312>: √k · u in the place of k · u.
 
-use crate::compare::Evaluation;
 use crate::{DebugError, Difference, Tensors};
 use rabot_ir::ops::{If, PoolKind, ReduceOp, Resize, UnaryOp};
 use rabot_ir::text::SplitMix64;
@@ -200,13 +199,12 @@ pub(crate) fn amplification_of(moved: &Difference) -> f64 {
 ///
 /// **Errors**: the graph cannot be evaluated on the inputs.
 pub fn for_outputs(graph: &Graph, inputs: &Tensors) -> Result<BTreeMap<String, Tolerance>, DebugError> {
-    let (stage, found, amplified) = Evaluation::new(graph, inputs)?.run(&[])?;
-    let derived = derive(graph, &found.shapes_of(&stage))?;
-    let deviations = measured::deviations(graph, inputs)?;
+    let measured = measured::measure(graph, inputs)?;
+    let derived = derive(graph, &measured.shapes)?;
     let output = |output: &GraphOutput| {
-        let amplification = amplified.get(&output.name).copied().unwrap_or(0.0);
+        let amplification = measured.amplification.get(&*output.name).copied().unwrap_or(0.0);
         let tolerance = derived.get(&output.value).copied().unwrap_or_default().amplified(amplification);
-        let deviation = deviations.get(&*output.name).copied().unwrap_or(0.0);
+        let deviation = measured.deviations.get(&*output.name).copied().unwrap_or(0.0);
         (output.name.to_string(), Tolerance { deviation, ..tolerance })
     };
     Ok(graph.outputs().iter().map(output).collect())

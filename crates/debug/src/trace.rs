@@ -20,9 +20,11 @@
 
 mod evaluate;
 pub(crate) mod exprs;
+mod outlines;
 mod rows;
 
-pub(crate) use evaluate::{Evaluated, Outcome, Request, Side, evaluate};
+pub(crate) use evaluate::{Evaluated, Late, Outcome, Request, Side, evaluate};
+use outlines::{Outlines, Planned};
 pub use rows::{Change, CompiledRow, OutputError, PassVerdict, SkippedChange, Trace, TraceRow, ValueError};
 
 use crate::compare::{Observation, Plan};
@@ -131,14 +133,22 @@ pub(crate) fn run(
     observe: &mut dyn FnMut(Option<&Step>, &Graph),
 ) -> Result<Traced, DebugError> {
     let bound = bind(graph, inputs)?;
-    let mut tracer =
-        Tracer { inputs, bound, options, exprs: Exprs::default(), asks: Asks::default(), stages: vec![] };
-    let last = walk(graph, pipeline, cx, &mut |step, graph| {
-        observe(step, graph);
-        tracer.visit(step, graph)
-    })?;
-    let (observation, measured) = tracer.compiled(&last)?;
-    tracer.finish(observation, measured)
+    std::thread::scope(|scope| {
+        let mut tracer = Tracer {
+            inputs,
+            bound,
+            options,
+            exprs: Exprs::default(),
+            asks: Asks::default(),
+            stages: vec![],
+            outlines: Outlines::start(scope, &options.profile),
+        };
+        walk(graph, pipeline, cx, &mut |step, graph| {
+            observe(step, graph);
+            tracer.visit(step, graph)
+        })?;
+        tracer.finish()
+    })
 }
 
 /// The inputs of a graph in its order.
@@ -180,10 +190,10 @@ impl Asks {
         Ask::Request(number)
     }
 
-    /// Asks how far something that is held is from a value.
-    pub fn held(&mut self, left: Side, right: Port) -> Ask {
-        self.requests.push(Request { left, right });
-        Ask::Request(self.requests.len() - 1)
+    /// Asks how far something that is told later is from a value; gives the number of the request.
+    pub fn later(&mut self, right: Port) -> usize {
+        self.requests.push(Request { left: Side::Later, right });
+        self.requests.len() - 1
     }
 
     /// The requests.
@@ -201,14 +211,6 @@ impl Evaluated {
                 Some(Outcome::Apart(difference)) => Some(*difference),
                 Some(Outcome::Unlike(_) | Outcome::Missing) | None => None,
             },
-        }
-    }
-
-    /// What a comparison gave; `None` for a value and itself.
-    pub fn outcome(&self, ask: Ask) -> Option<&Outcome> {
-        match ask {
-            Ask::Same(_) => None,
-            Ask::Request(number) => self.outcomes.get(number),
         }
     }
 
@@ -238,7 +240,8 @@ struct Draft {
     name: String,
     step: Option<Step>,
     stage: Stage,
-    predicted: Option<Planned>,
+    /// Number of its outline.
+    outline: usize,
     measured: Option<Measured>,
     not_measured: Option<String>,
     /// Output, its value, and the differences; none where the graph before or the original has no such output.
@@ -249,9 +252,6 @@ struct Draft {
     same: usize,
 }
 
-/// A plan of a graph, for prediction, or why there is none.
-type Planned = Arc<Result<rabot_kernel::Staged, String>>;
-
 struct Tracer<'a> {
     inputs: &'a Tensors,
     bound: Vec<Option<Datum>>,
@@ -259,6 +259,7 @@ struct Tracer<'a> {
     exprs: Exprs,
     asks: Asks,
     stages: Vec<Draft>,
+    outlines: Outlines<'a>,
 }
 
 impl Tracer<'_> {
@@ -269,11 +270,9 @@ impl Tracer<'_> {
             Some(draft) => draft.stage.graph.clone(),
             None => Arc::new(graph.clone()),
         };
-        let predicted = match unchanged {
-            Some(draft) => draft.predicted.clone(),
-            None => {
-                Some(Arc::new(rabot_kernel::outline(graph, &self.options.profile).map_err(|e| e.to_string())))
-            }
+        let outline = match unchanged {
+            Some(draft) => draft.outline,
+            None => self.outlines.of(shared.clone()),
         };
         let number = self.stages.len();
         let stage = self.exprs.read(shared, &self.bound, Some(number), before.map(|draft| &draft.stage))?;
@@ -283,7 +282,7 @@ impl Tracer<'_> {
             name: stage_name(step),
             step: step.cloned(),
             stage,
-            predicted,
+            outline,
             measured,
             not_measured,
             outputs,
@@ -358,48 +357,54 @@ impl Tracer<'_> {
         }
     }
 
-    /// Compiles the last graph, runs it, and takes its time.
-    fn compiled(&self, last: &Graph) -> Result<(Observation, Measured), DebugError> {
-        let start = Instant::now();
-        let program = compile(last, &self.options.profile)?;
-        let compile_ms = start.elapsed().as_secs_f64() * 1e3;
-        let session = Session::with_threads(&program, self.options.threads)?;
-        let observation = Observation::of(&session, self.inputs)?;
-        Ok((observation, timed(&session, compile_ms, self.inputs)?))
-    }
-
-    fn finish(mut self, observation: Observation, measured: Measured) -> Result<Traced, DebugError> {
+    fn finish(mut self) -> Result<Traced, DebugError> {
         let moved = self.moved()?;
-        let mut plan = None;
-        if let Some(last) = self.stages.last() {
-            plan = Some(Plan::new(observation, &last.stage, &mut self.asks));
-        }
+        let outlines = std::mem::take(&mut self.outlines);
+        let Some(last) = self.stages.last() else {
+            return Err(DebugError::Bisect("there is no graph".to_owned()));
+        };
+        let plan = Plan::new(&last.stage, &mut self.asks);
         let keep: Vec<Port> =
             self.stages.iter().flat_map(|draft| draft.outputs.iter().map(|o| o.1)).collect();
-        let requests = self.asks.into_requests();
-        let found =
-            evaluate(&self.exprs, requests, &keep, self.options.workers).map_err(|(stage, error)| {
-                let name = self.stages.get(stage).map_or("import", |draft| &draft.name);
-                DebugError::interp(&format!("the graph after `{name}`"), error)
-            })?;
+        let requests = std::mem::take(&mut self.asks).into_requests();
+        let mut compiled =
+            Compiled { tracer: &self, plan: &plan, stage: &last.stage, made: None, seen: None };
+        let found = evaluate(&self.exprs, requests, &keep, self.options.workers, &mut compiled);
+        let seen = compiled.seen;
+        let (observation, measured) =
+            seen.unwrap_or_else(|| Err(DebugError::Bisect("the compiled program was not run".to_owned())))?;
+        let found = found.map_err(|(stage, error)| {
+            let name = self.stages.get(stage).map_or("import", |draft| &draft.name);
+            DebugError::interp(&format!("the graph after `{name}`"), error)
+        })?;
         let amplified: HashMap<Arc<str>, f64> = moved
             .into_iter()
             .filter_map(|(name, ask)| Some((name, tolerance::amplification_of(&found.answer(ask)?))))
             .collect();
-        let rows = rows::rows(&self.stages, &found, &amplified, self.options)?;
+        let predicted = self.predictions(outlines.finish(), &found);
+        let rows = rows::rows(&self.stages, &found, &amplified, &predicted, self.options)?;
         let outputs = self.stages.iter().map(|draft| outputs_of(draft, &found)).collect();
-        let (compiled, comparison) = match (plan, self.stages.last()) {
-            (Some(plan), Some(last)) => {
-                plan.finish(&last.stage, &found, &|name| amplified.get(name).copied())?
-            }
-            _ => Default::default(),
-        };
+        let amplification = |name: &str| amplified.get(name).copied();
+        let (compiled, comparison) = plan.finish(observation, &last.stage, &found, &amplification)?;
         let fails = rows.iter().any(|row| row.verdict.fails());
         let passed = comparison.passed && !fails;
         let predicted = rows.last().and_then(|row| row.predicted);
         let compiled_row = CompiledRow { measured, predicted, comparison };
         let trace = Trace { rows, compiled: compiled_row, evaluations: found.applied, passed };
         Ok(Traced { trace, outputs, compiled })
+    }
+
+    /// The predicted time of each graph, with the sizes that its values had; graphs that are one share it.
+    fn predictions(&self, outlines: Planned, found: &Evaluated) -> Vec<Option<Predicted>> {
+        let mut known: HashMap<usize, Option<Predicted>> = HashMap::new();
+        let mut one = |draft: &Draft| {
+            *known.entry(draft.outline).or_insert_with(|| {
+                let staged = outlines.get(draft.outline)?.as_ref()?;
+                let sizes = predict::sizes(&draft.stage.graph, &found.shapes_of(&draft.stage));
+                Some(predict::predict(staged, &self.options.profile, self.options.threads, &sizes))
+            })
+        };
+        self.stages.iter().map(&mut one).collect()
     }
 
     /// Asks how far perturbed inputs move the values and outputs of the original graph; outputs by their own names.
@@ -436,12 +441,43 @@ fn outputs_of(draft: &Draft, found: &Evaluated) -> Tensors {
     draft.outputs.iter().filter_map(tensor).collect()
 }
 
-/// The predicted time of a graph, with the sizes that its values had.
-fn prediction(draft: &Draft, found: &Evaluated, options: &TraceOptions) -> Option<Predicted> {
-    let planned = draft.predicted.as_ref()?;
-    let staged = planned.as_ref().as_ref().ok()?;
-    let sizes = predict::sizes(&draft.stage.graph, &found.shapes_of(&draft.stage));
-    Some(predict::predict(staged, &options.profile, options.threads, &sizes))
+/// The compiled program of the last graph: it is compiled while graphs are evaluated.
+struct Compiled<'t, 'a> {
+    tracer: &'t Tracer<'a>,
+    plan: &'t Plan,
+    stage: &'t Stage,
+    made: Option<Result<(Session, Observation, f64), DebugError>>,
+    seen: Option<Result<(Observation, Measured), DebugError>>,
+}
+
+impl Compiled<'_, '_> {
+    /// Compiles the graph and runs it once; the number is the time of compiling, in milliseconds.
+    fn run(&self) -> Result<(Session, Observation, f64), DebugError> {
+        let start = Instant::now();
+        let Tracer { options, inputs, .. } = self.tracer;
+        let program = compile(&self.stage.graph, &options.profile)?;
+        let compile_ms = start.elapsed().as_secs_f64() * 1e3;
+        let session = Session::with_threads(&program, options.threads)?;
+        let observation = Observation::of(&session, inputs)?;
+        Ok((session, observation, compile_ms))
+    }
+}
+
+impl Late for Compiled<'_, '_> {
+    fn make(&mut self) {
+        self.made = Some(self.run());
+    }
+
+    /// The program's time is taken here, where nothing else is begun.
+    fn tell(&mut self) -> Option<HashMap<usize, Side>> {
+        let measured = self.made.take()?.and_then(|(session, observation, compile_ms)| {
+            let measured = timed(&session, compile_ms, self.tracer.inputs)?;
+            Ok((observation, measured))
+        });
+        let sides = measured.as_ref().ok().map(|(observation, _)| self.plan.sides(self.stage, observation));
+        self.seen = Some(measured);
+        sides
+    }
 }
 
 #[cfg(test)]

@@ -24,5 +24,5 @@ pub use memory::{BUFFER_ALIGN_BYTES, Interval, assign_offsets};
 pub use pack::{
     IN_PLACE_ROWS, PackError, PackSource, SCRATCH_ALIGN_BYTES, pack_f32, pack_half, pack_i16, scratch_bytes,
 };
-pub use plan::{Buffer, BufferId, Call, Check, Constant, HostCall, HostFn, Plan, Port, Step, Storage};
+pub use plan::{Buffer, BufferId, Call, Check, Constant, Form, HostCall, HostFn, Plan, Port, Step, Storage};
 pub use stages::{HostStage, StagePort, StageStep, Staged, Work, check, outline, stages};

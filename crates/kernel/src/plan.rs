@@ -4,6 +4,7 @@ use crate::KernelDesc;
 use bytes::Bytes;
 use rabot_ir::Dim;
 use rabot_tensor::{DType, Tensor};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -36,6 +37,21 @@ pub struct Plan {
     pub checks: Vec<Check>,
     /// Symbols that the caller has to give besides the inputs, whose dims do not tell them.
     pub symbols: Vec<Arc<str>>,
+    /// Where values are in their buffers that are not row-major from the start of one, by their names in [`Call::values`].
+    pub forms: HashMap<Arc<str>, Form>,
+}
+
+/// Where a value is in a buffer. Strides and offset are in elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Name of the value; of an operand that was copied, the name of the copy.
+    pub name: Arc<str>,
+    /// Index of the first element.
+    pub offset: Dim,
+    /// Dims, outermost first.
+    pub shape: Vec<Dim>,
+    /// Distance of neighbours along each dim.
+    pub strides: Vec<Dim>,
 }
 
 /// An input or output.

@@ -7,7 +7,7 @@ use crate::pool::Pool;
 use crate::program::Leaf;
 use crate::session::Observed;
 use rabot_codegen::clif::expr::STATUS_CODE_BITS;
-use rabot_kernel::{BufferId, Call, HostCall, KernelDesc, Port, Step, Storage};
+use rabot_kernel::{BufferId, Call, Form, HostCall, KernelDesc, Port, Step, Storage};
 use rabot_tensor::Tensor;
 
 /// The working memory of a plan.
@@ -212,6 +212,10 @@ impl Runner<'_, '_> {
         let dtype = self.leaf.plan.buffers[buffer].dtype;
         // Not through `self.bytes`, for `observe` is borrowed at the same time.
         let bytes = buffer_bytes(self.binding, buffer);
+        let form = self.leaf.plan.forms.get(name);
+        let gathered =
+            form.and_then(|form| Some((&*form.name, gather(self.binding, form, dtype.size_bytes(), bytes)?)));
+        let (name, bytes) = gathered.as_ref().map_or((name, bytes), |(name, bytes)| (*name, bytes));
         if let Some(observe) = &mut self.observe {
             let sources = sources.iter().map(|s| &**s).collect();
             observe(Observed { name, dtype, bytes, sources });
@@ -260,6 +264,29 @@ impl Runner<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// The elements of a value in row-major order; `None` if its sizes are not known or it is not all in the buffer.
+fn gather(binding: &Binding, form: &Form, size: usize, bytes: &[u8]) -> Option<Vec<u8>> {
+    let shape = binding.shape(&form.shape).ok()?;
+    let strides = binding.shape(&form.strides).ok()?;
+    let offset = *binding.shape(std::slice::from_ref(&form.offset)).ok()?.first()?;
+    let count = shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim))?;
+    let mut gathered = Vec::with_capacity(count.checked_mul(size)?.min(bytes.len()));
+    let mut at = vec![0usize; shape.len()];
+    for _ in 0..count {
+        let steps = at.iter().zip(&strides).map(|(at, stride)| at * stride);
+        let first = (offset + steps.sum::<usize>()).checked_mul(size)?;
+        gathered.extend_from_slice(bytes.get(first..first.checked_add(size)?)?);
+        for (at, &dim) in at.iter_mut().zip(&shape).rev() {
+            *at += 1;
+            if *at < dim {
+                break;
+            }
+            *at = 0;
+        }
+    }
+    Some(gathered)
 }
 
 fn buffer_bytes(binding: &Binding, buffer: BufferId) -> &[u8] {

@@ -28,7 +28,7 @@ use rewrites::{Kind, rewrites};
 use std::path::{Path, PathBuf};
 
 /// Faults of rewrites, of kernels and of layers in integers that are planted in each model: the next ones of the lists in
-/// turn.
+/// turn, whether the models before take part or not.
 const EACH: (usize, usize, usize) = (4, 1, 4);
 
 /// Kinds of pipelines that a model is drilled with besides the default one.
@@ -81,7 +81,13 @@ fn next<T: Clone>(list: &[T], from: &mut usize, count: usize) -> Vec<T> {
     taken
 }
 
-fn drill(model: &Model, also: Also, turns: &mut [usize; 3], rows: &mut Vec<Row>) {
+/// Where a model begins in the lists: its number in [`MODELS`] and among those in integers.
+fn turns(at: usize) -> [usize; 3] {
+    let integers = MODELS.iter().take(at).filter(|(_, also)| also.int8).count();
+    [at * EACH.0 % FAULTS.len(), at * EACH.1 % KERNELS.len(), integers * EACH.2 % QUANTIZED.len()]
+}
+
+fn drill(model: &Model, also: Also, mut turns: [usize; 3], rows: &mut Vec<Row>) {
     // Each fault that has no place in this model gives way to the next.
     let (enough, mut tries) = (rows.len() + EACH.0, 0);
     while rows.len() < enough && tries < FAULTS.len() {
@@ -112,8 +118,8 @@ fn drill(model: &Model, also: Also, turns: &mut [usize; 3], rows: &mut Vec<Row>)
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let (mut rows, mut turns) = (Vec::new(), [0, 0, 0]);
-    for (name, also) in MODELS {
+    let mut rows = Vec::new();
+    for (at, (name, also)) in MODELS.into_iter().enumerate() {
         if !wanted.is_empty() && !wanted.iter().any(|other| other == name) {
             continue;
         }
@@ -122,7 +128,7 @@ fn main() {
             continue;
         };
         let before = rows.len();
-        drill(&model, also, &mut turns, &mut rows);
+        drill(&model, also, turns(at), &mut rows);
         println!("{name}: {} faults", rows.len() - before);
     }
     if wanted.is_empty() {

@@ -2,10 +2,12 @@
 
 use super::plant::{Model, Row, row, search};
 use rabot_debug::bisect::{Check, KernelCulprit};
+use rabot_ir::Graph;
 use rabot_kernel::{Dag, Expr, KernelDesc, Plan, Size, Staged, Step, UnaryFn, Work};
 use rabot_passes::{DEFAULT_PIPELINE, pipeline};
 use rabot_rewrite::PassCx;
 use rabot_target::Profile;
+use std::sync::Arc;
 
 /// Makes a kernel wrong; false if there is nothing to make wrong.
 pub type KernelFault = fn(&mut KernelDesc) -> bool;
@@ -108,12 +110,10 @@ pub fn kernel_faults(model: &Model, faults: &[(&str, KernelFault)], places: usiz
         for at in 0..plan.kernels.len() {
             let right = plan.kernels[at].clone();
             let writes = written(plan, at);
-            // Culprits are told by a value of the graph: a kernel that only copies into another layout writes none.
-            let own = |name: &String| {
-                let mut outputs = graph.node_ids().flat_map(|id| &graph.node(id).outputs);
-                outputs.any(|output| *output.name == **name)
-            };
-            if !writes.iter().any(own) || planted == places || !fault(&mut right.clone()) {
+            if !writes.iter().any(|name| can_be_told(&graph, name))
+                || planted == places
+                || !fault(&mut right.clone())
+            {
                 continue;
             }
             // Only the same kernel is made wrong: trials have other plans.
@@ -129,22 +129,33 @@ pub fn kernel_faults(model: &Model, faults: &[(&str, KernelFault)], places: usiz
                 continue;
             }
             planted += 1;
-            let among = |culprit: &KernelCulprit| writes.contains(&culprit.value);
+            let kernel = &plan.kernel_names[at];
+            let among =
+                |culprit: &KernelCulprit| culprit.kernel == *kernel && writes.contains(&culprit.value);
             let named = found.rewrites.is_empty() && found.kernels.first().is_some_and(among);
             let missed = (!named).then(|| {
-                let kernels: Vec<&String> = found.kernels.iter().map(|culprit| &culprit.value).collect();
-                format!("found {kernels:?}")
+                let told = |culprit: &KernelCulprit| format!("{} of {}", culprit.value, culprit.kernel);
+                let kernels: Vec<String> = found.kernels.iter().map(told).collect();
+                format!("found {kernels:?}, not {kernel}")
             });
             rows.push(row(name, model, writes.join(" "), missed, &found));
         }
     }
 }
 
-/// The values that a kernel writes.
+/// True for values of the graph and copies of a node's operand; what calls for filling a border or for spreading an
+/// operand over more elements write is neither.
+fn can_be_told(graph: &Graph, name: &str) -> bool {
+    let mut outputs = graph.node_ids().flat_map(|id| &graph.node(id).outputs);
+    name.ends_with(" (padded)") || name.ends_with(" (spread)") || outputs.any(|output| *output.name == *name)
+}
+
+/// The values that a kernel writes, by their own names.
 fn written(plan: &Plan, kernel: usize) -> Vec<String> {
     let calls = plan.steps.iter().filter_map(|step| match step {
-        Step::Call(call) if call.kernel == kernel => Some(call.values.clone()),
+        Step::Call(call) if call.kernel == kernel => Some(&call.values),
         _ => None,
     });
-    calls.flatten().map(|value| value.to_string()).collect()
+    let own = |shown: &Arc<str>| plan.forms.get(shown).map_or(shown, |form| &form.name).to_string();
+    calls.flatten().map(own).collect()
 }

@@ -38,6 +38,7 @@ pub fn plan(kernel: KernelDesc) -> Plan {
         steps: Vec::new(),
         checks: Vec::new(),
         symbols: Vec::new(),
+        forms: Default::default(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What outputs have to be like.
 
 use super::expr::Expression;
+use super::known::Known;
 use crate::{DebugError, Difference, Tensors, Tolerance, Verdict, tolerance};
-use rabot_ir::{Graph, interp};
+use rabot_ir::Graph;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -68,11 +69,16 @@ pub(crate) struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     /// **Errors**: the original cannot be evaluated.
-    pub fn new(graph: &Graph, inputs: &'a [Tensors], check: &'a Check) -> Result<Self, DebugError> {
+    pub fn new(
+        known: &Known,
+        graph: &Graph,
+        inputs: &'a [Tensors],
+        check: &'a Check,
+    ) -> Result<Self, DebugError> {
         let (mut reference, mut tolerances) = (Vec::new(), Vec::new());
         for set in inputs {
-            let outputs = interp::run(graph, set)
-                .map_err(|error| DebugError::interp("the model as imported", error))?;
+            let outputs =
+                known.run(graph, set).map_err(|error| DebugError::interp("the model as imported", error))?;
             reference.push(outputs);
             if matches!(check, Check::Tolerance) {
                 tolerances.push(tolerance::for_outputs(graph, set)?);

@@ -3,13 +3,17 @@
 use super::check::Judged;
 use super::{Bisection, Engine, Lab};
 use crate::{DebugError, Difference, Tensors, Verdict, tolerance};
-use rabot_ir::{Datum, Graph, Op, Value, interp};
+use rabot_ir::{Datum, Graph, Node, Op, Value, interp};
 use rabot_kernel::{Plan, Step};
 use rabot_rewrite::{Admit, RewriteKey};
 use rabot_runtime::Session;
 use rabot_tensor::{DType, Tensor};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Endings of names of buffers that hold a copy of a node's first operand.
+const COPIES: [&str; 2] = [" (padded)", " (spread)"];
 
 /// Bytes of a vector in generated code.
 const VECTOR: usize = 16;
@@ -22,7 +26,7 @@ const REMEDIES: usize = 8;
 pub struct KernelCulprit {
     /// Name of the kernel.
     pub kernel: String,
-    /// The value that it writes.
+    /// The value that it writes; of a copy of an operand, the node that reads it and the form.
     pub value: String,
     /// The model's own nodes in it.
     pub sources: Vec<String>,
@@ -36,6 +40,8 @@ pub struct KernelCulprit {
     pub wrong: usize,
     /// True if all wrong elements lie after the last full vector of their row, or of the whole value.
     pub in_tail: bool,
+    /// True if rounding does not explain it.
+    pub beyond: bool,
 }
 
 struct Written {
@@ -51,8 +57,7 @@ pub(crate) fn search(lab: &Lab<'_>, found: &mut Bisection) -> Result<(), DebugEr
     let without: BTreeSet<RewriteKey> = found.rewrites.iter().map(|culprit| culprit.key.clone()).collect();
     let trial = lab.trial(Admit::Without(without));
     let Ok(graph) = &trial.graph else { return Ok(()) };
-    let judged = lab.judged(graph, Engine::Compiled);
-    if judged.holds || !lab.judged(graph, Engine::Interpreter).holds {
+    if lab.try_out(&trial, Engine::Compiled).holds || !lab.try_out(&trial, Engine::Interpreter).holds {
         return Ok(());
     }
     let session = lab.session(graph)?;
@@ -68,51 +73,111 @@ pub(crate) fn search(lab: &Lab<'_>, found: &mut Bisection) -> Result<(), DebugEr
 /// The kernels whose results are further from the interpreter's, on the same operands, than rounding explains; if there
 /// is none, the one that is furthest.
 fn culprits(graph: &Graph, session: &Session, inputs: &Tensors) -> Result<Vec<KernelCulprit>, DebugError> {
-    let written = observed(session, inputs)?;
     let names = names(session);
-    let mut seen: HashMap<Value, Datum> = HashMap::new();
-    let mut local: Vec<(Value, Tensor, Tensor)> = Vec::new();
-    let mut shapes: HashMap<Value, Vec<usize>> = HashMap::new();
-    let twice = several(graph);
+    let mut seen = SeenValues {
+        graph,
+        written: observed(session, inputs)?,
+        twice: several(graph),
+        data: HashMap::new(),
+        shapes: HashMap::new(),
+        local: Vec::new(),
+        copies: Vec::new(),
+    };
     for id in graph.topological()? {
         let node = graph.node(id);
         let results = match &node.op {
             Op::Input => inputs.get(&*node.name).map(|t| vec![Datum::Tensor(t.clone())]).unwrap_or_default(),
             Op::Constant(tensor) => vec![Datum::Tensor(tensor.clone())],
             _ => {
-                let operands: Vec<Option<&Datum>> =
-                    node.inputs.iter().map(|v| v.and_then(|v| seen.get(&v))).collect();
+                let operands = seen.operands(node);
+                let operands: Vec<Option<&Datum>> = operands.iter().map(Option::as_ref).collect();
                 interp::run_node(node, &operands)
                     .map_err(|error| DebugError::interp("a kernel's nodes", error))?
             }
         };
         for (slot, result) in results.into_iter().enumerate() {
-            let value = Value { node: id, slot: slot as u32 };
-            let name = graph.value_name(value);
-            let expected = result.tensor().cloned();
-            let got = written.get(&**name).filter(|_| !twice.contains(&**name)).zip(expected.as_ref());
-            let got = got.and_then(|(w, t)| {
-                let fits = w.dtype == t.dtype() && w.bytes.len() == t.bytes().len();
-                fits.then(|| Tensor::from_raw(w.dtype, t.shape(), w.bytes.clone()))
-            });
-            if let Some(expected) = &expected {
-                shapes.insert(value, expected.shape().to_vec());
-            }
-            match (got, expected) {
-                (Some(got), Some(expected)) => {
-                    seen.insert(value, Datum::Tensor(got.clone()));
-                    if got != expected {
-                        local.push((value, got, expected));
-                    }
-                }
-                _ => {
-                    seen.insert(value, result);
-                }
-            }
+            seen.note(Value { node: id, slot: slot as u32 }, result);
         }
     }
-    let tolerances = tolerance::derive(graph, &shapes)?;
-    Ok(beyond(graph, &local, &tolerances, &written, &names))
+    let tolerances = tolerance::derive(graph, &seen.shapes)?;
+    let mut found: Vec<KernelCulprit> =
+        seen.copies.iter().filter_map(|copy| seen.copied(copy, &names)).collect();
+    // What reads a wrong copy had that one, not its own operand: it is judged by what it had.
+    let others = beyond(graph, &seen.local, &tolerances, &seen.written, &names);
+    let wrong = |k: &KernelCulprit| k.beyond || found.is_empty();
+    let others: Vec<KernelCulprit> = others.into_iter().filter(wrong).collect();
+    found.extend(others);
+    Ok(found)
+}
+
+/// What kernels wrote, node by node.
+struct SeenValues<'g> {
+    graph: &'g Graph,
+    written: HashMap<String, Written>,
+    /// Names that more than one value has.
+    twice: HashSet<String>,
+    /// Values as they were in the run.
+    data: HashMap<Value, Datum>,
+    shapes: HashMap<Value, Vec<usize>>,
+    /// Values that are not what their operands make: what was got, and what is expected.
+    local: Vec<(Value, Tensor, Tensor)>,
+    /// Copies of operands that are not what was copied: the name, what was got, and what is expected.
+    copies: Vec<(String, Tensor, Tensor)>,
+}
+
+impl SeenValues<'_> {
+    /// What a kernel wrote under a name, as a tensor like another one.
+    fn like(&self, name: &str, like: &Tensor) -> Option<Tensor> {
+        let written = self.written.get(name).filter(|_| !self.twice.contains(name))?;
+        let fits = written.dtype == like.dtype() && written.bytes.len() == like.bytes().len();
+        fits.then(|| Tensor::from_raw(written.dtype, like.shape(), written.bytes.clone()))
+    }
+
+    /// Operands as the node's kernel had them: of the first one it may have read a copy.
+    fn operands(&mut self, node: &Node) -> Vec<Option<Datum>> {
+        let own = |input: &Option<Value>| input.and_then(|value| self.data.get(&value).cloned());
+        let mut operands: Vec<Option<Datum>> = node.inputs.iter().map(own).collect();
+        let names = COPIES.iter().map(|ending| format!("{}{ending}", node.name));
+        if let Some(Some(Datum::Tensor(first))) = operands.first_mut()
+            && let Some((name, copy)) =
+                names.into_iter().find_map(|n| self.like(&n, first).map(|copy| (n, copy)))
+            && copy != *first
+        {
+            self.copies.push((name, copy.clone(), first.clone()));
+            *first = copy;
+        }
+        operands
+    }
+
+    /// Notes a result that the interpreter made of the operands that were there.
+    fn note(&mut self, value: Value, result: Datum) {
+        let Datum::Tensor(expected) = &result else {
+            self.data.insert(value, result);
+            return;
+        };
+        self.shapes.insert(value, expected.shape().to_vec());
+        let Some(got) = self.like(self.graph.value_name(value), expected) else {
+            self.data.insert(value, result);
+            return;
+        };
+        self.data.insert(value, Datum::Tensor(got.clone()));
+        if got != *expected {
+            self.local.push((value, got, expected.clone()));
+        }
+    }
+
+    /// The kernel that copied an operand wrong.
+    fn copied(
+        &self,
+        copy: &(String, Tensor, Tensor),
+        names: &HashMap<String, String>,
+    ) -> Option<KernelCulprit> {
+        let (name, got, expected) = copy;
+        let injected = Difference::of(got, expected).filter(|injected| !injected.is_equal())?;
+        let sources = self.written.get(name).map_or(vec![], |written| written.sources.clone());
+        let culprit = told(name, names.get(name), sources, injected, (got, expected), 0.0);
+        Some(KernelCulprit { beyond: true, ..culprit })
+    }
 }
 
 /// Of values that differ, with what was got and what is expected, those beyond their tolerance; the one that is furthest
@@ -134,7 +199,7 @@ fn beyond(
         let allowed = tolerance.relative() * injected.max_reference;
         let culprit = told(&name, names.get(&name), sources, injected, (got, expected), allowed);
         if tolerance.judge(expected.dtype(), &injected) == Verdict::Exceeds {
-            found.push(culprit);
+            found.push(KernelCulprit { beyond: true, ..culprit });
         } else if worst.as_ref().is_none_or(|(most, _)| *most < injected.relative) {
             worst = Some((injected.relative, culprit));
         }
@@ -162,7 +227,9 @@ fn names(session: &Session) -> HashMap<String, String> {
             match step {
                 Step::Call(call) => {
                     let kernel = plan.kernel_names.get(call.kernel).cloned().unwrap_or_default();
-                    names.extend(call.values.iter().map(|value| (value.to_string(), kernel.clone())));
+                    let value =
+                        |shown: &Arc<str>| plan.forms.get(shown).map_or(shown, |form| &form.name).to_string();
+                    names.extend(call.values.iter().map(|shown| (value(shown), kernel.clone())));
                 }
                 Step::Host(call) => {
                     let name = format!("host {}", call.op);
@@ -217,6 +284,7 @@ fn told(
         first_wrong: wrong.first().copied().or(injected.worst).unwrap_or(0),
         in_tail: !wrong.is_empty() && wrong.iter().all(tail),
         wrong: wrong.len(),
+        beyond: false,
     }
 }
 

@@ -7,9 +7,10 @@
 use super::Engine;
 use super::Subject;
 use super::check::{Judge, Judged};
+use super::known::Known;
 use crate::DebugError;
 use crate::measure::compile;
-use rabot_ir::{Graph, Op, interp};
+use rabot_ir::{Graph, Op};
 use rabot_rewrite::{Admit, Asked, Gate, Memo, PassCx, RewriteKey, Step};
 use rabot_runtime::{Program, Session};
 use std::cell::{Cell, RefCell};
@@ -54,6 +55,8 @@ struct Kept {
 pub(crate) struct Lab<'a> {
     pub subject: Subject<'a>,
     pub judge: Judge<'a>,
+    /// Values that the interpreter found in any trial.
+    pub known: Known,
     evaluations: Cell<usize>,
     kept: RefCell<BTreeMap<usize, Kept>>,
     next: Cell<usize>,
@@ -64,7 +67,7 @@ pub(crate) struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     /// A lab in which nothing was tried.
-    pub fn new(subject: Subject<'a>, judge: Judge<'a>) -> Self {
+    pub fn new(subject: Subject<'a>, judge: Judge<'a>, known: Known) -> Self {
         let root = Kept {
             parent: None,
             graph: subject.graph.clone(),
@@ -77,6 +80,7 @@ impl<'a> Lab<'a> {
         Lab {
             subject,
             judge,
+            known,
             evaluations: Cell::new(0),
             kept: RefCell::new([(0, root)].into()),
             next: Cell::new(1),
@@ -185,7 +189,7 @@ impl<'a> Lab<'a> {
         self.evaluations.set(self.evaluations.get() + 1);
         match engine {
             Engine::Interpreter => {
-                self.judge.all(&|set| interp::run(graph, set).map_err(|error| error.to_string()))
+                self.judge.all(&|set| self.known.run(graph, set).map_err(|error| error.to_string()))
             }
             Engine::Compiled => match self.session(graph) {
                 Ok(session) => self.judge.all(&|set| session.run(set).map_err(|error| error.to_string())),

@@ -6,6 +6,8 @@
 //! A change that is harmless by itself is reported with the earlier one that it breaks together with. Of a pass each of
 //! whose changes adds some error, the one that adds the most is sought (`share.rs`).
 //!
+//! Trials share values (`known.rs`): each costs what its rewrite changes.
+//!
 //! What the interpreter finds right and the compiled program wrong is the kernels': each value that a kernel wrote is
 //! compared with the interpreter's on the operands that the kernel really had, so an error is not blamed on those that
 //! only pass it on.
@@ -15,6 +17,7 @@
 pub mod check;
 mod expr;
 mod kernels;
+mod known;
 mod lab;
 mod parameters;
 mod passes;
@@ -30,8 +33,9 @@ pub use values::FirstTensor;
 
 use crate::{DebugError, Tensors};
 use check::{Judge, Judged};
+use known::Known;
 use lab::{Lab, Trial};
-use rabot_ir::{Graph, interp};
+use rabot_ir::Graph;
 use rabot_kernel::Staged;
 use rabot_rewrite::{Admit, Exactness, Pipeline, RewriteKey, Step};
 use rabot_target::Profile;
@@ -137,11 +141,11 @@ pub struct Bisection {
 pub fn bisect(subject: Subject<'_>) -> Result<Bisection, DebugError> {
     let started = Instant::now();
     let first = subject.inputs.first().ok_or_else(|| DebugError::Bisect("there are no inputs".to_owned()))?;
-    let timed = Instant::now();
-    interp::run(subject.graph, first).map_err(|error| DebugError::interp("the model as imported", error))?;
+    let (known, timed) = (Known::default(), Instant::now());
+    known.run(subject.graph, first).map_err(|error| DebugError::interp("the model as imported", error))?;
     let slow = timed.elapsed() > SLOW;
-    let judge = Judge::new(subject.graph, subject.inputs, subject.check)?;
-    let lab = Lab::new(subject, judge);
+    let judge = Judge::new(&known, subject.graph, subject.inputs, subject.check)?;
+    let lab = Lab::new(subject, judge, known);
     let original = lab.judge.original()?;
     if !original.holds {
         let why = original.why.unwrap_or_default();

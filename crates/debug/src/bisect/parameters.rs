@@ -5,11 +5,12 @@
 //! scale with its zero point; the first with which the check holds is the wrong one.
 
 use super::check::Judged;
+use super::values::Named;
 use super::{Engine, Lab};
 use rabot_ir::{Graph, Node, NodeId, Op, Value};
 use rabot_tensor::{DType, Tensor};
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 /// Numbers that are shown of a parameter.
 const SHOWN: usize = 8;
@@ -51,16 +52,10 @@ struct Pair {
     right_zero: Option<Tensor>,
 }
 
-/// The parameter that is wrong in `after`, which was judged. `seen` are the values of `before`.
-pub(crate) fn find(
-    lab: &Lab<'_>,
-    before: &Graph,
-    seen: &HashMap<String, Tensor>,
-    after: &Graph,
-    now: &Judged,
-) -> Option<Parameter> {
+/// The parameter that is wrong in `after`, which was judged. `seen` are the values before the rewrite.
+pub(crate) fn find(lab: &Lab<'_>, seen: &Named<'_>, after: &Graph, now: &Judged) -> Option<Parameter> {
     let mut best: Option<Parameter> = None;
-    let suspects = suspects(before, seen, after);
+    let suspects = suspects(seen, after);
     for pair in &suspects {
         let scale = (pair.scale, pair.right_scale.clone(), "scale");
         let zero = pair.zero.zip(pair.right_zero.clone()).map(|(v, t)| (v, t, "zero point"));
@@ -138,12 +133,12 @@ fn all(lab: &Lab<'_>, after: &Graph, suspects: &[Pair], now: &Judged) -> Option<
 }
 
 /// Pairs to try: those that the rewrite brought, or all if it brought none, the furthest off first.
-fn suspects(before: &Graph, seen: &HashMap<String, Tensor>, after: &Graph) -> Vec<Pair> {
+fn suspects(seen: &Named<'_>, after: &Graph) -> Vec<Pair> {
+    let before = seen.graph();
     let names: HashSet<&str> =
         before.node_ids().flat_map(|id| before.node(id).outputs.iter().map(|o| &*o.name)).collect();
-    let (known, new): (Vec<Pair>, Vec<Pair>) = pairs(before, seen, after)
-        .into_iter()
-        .partition(|pair| names.contains(&**after.value_name(pair.scale)));
+    let (known, new): (Vec<Pair>, Vec<Pair>) =
+        pairs(seen, after).into_iter().partition(|pair| names.contains(&**after.value_name(pair.scale)));
     let mut found = if new.is_empty() { known } else { new };
     let off = |pair: &Pair| {
         let now = numbers(after, pair.scale);
@@ -207,7 +202,7 @@ fn replace(graph: &mut Graph, old: Value, tensor: &Tensor) {
 }
 
 /// Scales and zero points of `after`, each pair once, in order.
-fn pairs(before: &Graph, seen: &HashMap<String, Tensor>, after: &Graph) -> Vec<Pair> {
+fn pairs(seen: &Named<'_>, after: &Graph) -> Vec<Pair> {
     let mut found: Vec<Pair> = Vec::new();
     let mut known: BTreeSet<(Value, Option<Value>)> = BTreeSet::new();
     for id in after.topological().unwrap_or_default() {
@@ -215,7 +210,7 @@ fn pairs(before: &Graph, seen: &HashMap<String, Tensor>, after: &Graph) -> Vec<P
         let input = |slot: usize| node.inputs.get(slot).copied().flatten();
         let of = |name: &str, scale: usize| {
             let values = seen.get(name)?;
-            activation(after, input(scale)?, input(scale + 1), name, values)
+            activation(after, input(scale)?, input(scale + 1), name, &values)
         };
         let output = node.outputs.first().map(|output| output.name.to_string()).unwrap_or_default();
         let own = match &node.op {
@@ -225,7 +220,7 @@ fn pairs(before: &Graph, seen: &HashMap<String, Tensor>, after: &Graph) -> Vec<P
                 let given = input(0).and_then(|x| quantized(after, x));
                 let result = dequantized(after, id);
                 let given = given.and_then(|name| of(&name, 1));
-                vec![given, weight(before, after, id), result.and_then(|name| of(&name, 6))]
+                vec![given, weight(seen.graph(), after, id), result.and_then(|name| of(&name, 6))]
             }
             _ => vec![],
         };

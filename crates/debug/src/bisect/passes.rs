@@ -1,7 +1,7 @@
 //! Which rewrites are at fault.
 
 use super::parameters::{self, Parameter};
-use super::values::{self, FirstTensor};
+use super::values::{self, FirstTensor, Named};
 use super::{Bisection, Engine, Lab, Trial, share};
 use rabot_rewrite::{Admit, RewriteKey};
 use serde::Serialize;
@@ -173,9 +173,10 @@ fn explain(lab: &Lab<'_>, before: &Trial, with: &Trial, culprit: &mut RewriteCul
             let Some(inputs) = lab.subject.inputs.get(lab.judge.worst_set()) else { return };
             let judged = lab.try_out(with, Engine::Interpreter);
             culprit.failure = judged.unable.then(|| judged.why.clone()).flatten();
-            let seen = values::of(before, inputs);
-            culprit.tensor = values::first(before, &seen, after, inputs);
-            culprit.parameter = parameters::find(lab, before, &seen, after, &judged);
+            let Some(seen) = Named::new(&lab.known, before, inputs) else { return };
+            let now = Named::new(&lab.known, after, inputs);
+            culprit.tensor = now.and_then(|now| values::first(&seen, &now));
+            culprit.parameter = parameters::find(lab, &seen, after, &judged);
         }
         (_, Err(error)) => culprit.failure = Some(error.clone()),
         _ => {}

@@ -7,12 +7,11 @@
 //! helps far more than leaving out the one at which the check turned, it is the culprit.
 
 use super::lab::Lab;
-use super::values;
+use super::values::Named;
 use super::{Engine, Trial};
 use crate::Difference;
 use rabot_ir::{Graph, Node, Value};
 use rabot_rewrite::{Admit, Exactness, RewriteKey};
-use rabot_tensor::Tensor;
 use std::collections::{BTreeSet, HashMap};
 
 /// Rewrites that are left out in turn.
@@ -61,7 +60,7 @@ pub(crate) fn most(
 /// What the node of each value adds to the error of what it is computed from, for values that both graphs have.
 fn added(lab: &Lab<'_>, before: &Graph, after: &Graph) -> Option<HashMap<Value, f64>> {
     let inputs = lab.subject.inputs.get(lab.judge.worst_set())?;
-    let (right, now) = (values::of(before, inputs), values::of(after, inputs));
+    let (right, now) = (Named::new(&lab.known, before, inputs)?, Named::new(&lab.known, after, inputs)?);
     let mut errors: HashMap<Value, f64> = HashMap::new();
     let mut added = HashMap::new();
     for id in after.topological().ok()? {
@@ -70,7 +69,7 @@ fn added(lab: &Lab<'_>, before: &Graph, after: &Graph) -> Option<HashMap<Value, 
         let given = given.copied().fold(0.0, f64::max);
         for (slot, output) in node.outputs.iter().enumerate() {
             let value = Value { node: id, slot: slot as u32 };
-            let here = noise(now.get(&*output.name), right.get(&*output.name));
+            let here = noise(&now, &right, &output.name);
             errors.insert(value, here.unwrap_or(given));
             if let Some(here) = here {
                 added.insert(value, here - given);
@@ -80,10 +79,15 @@ fn added(lab: &Lab<'_>, before: &Graph, after: &Graph) -> Option<HashMap<Value, 
     Some(added)
 }
 
-/// Noise of floats relative to the signal, as a ratio of root mean squares.
-fn noise(now: Option<&Tensor>, right: Option<&Tensor>) -> Option<f64> {
-    let (now, right) = now.zip(right)?;
-    let difference = right.dtype().is_float().then(|| Difference::of(now, right)).flatten()?;
+/// Noise of a value of floats relative to the signal, as a ratio of root mean squares.
+fn noise(now: &Named<'_>, right: &Named<'_>, name: &str) -> Option<f64> {
+    if !right.is_float(name) {
+        return None;
+    }
+    if now.same(right, name) {
+        return Some(0.0);
+    }
+    let difference = Difference::of(&now.get(name)?, &right.get(name)?)?;
     match difference.sqnr_db {
         _ if difference.is_equal() => Some(0.0),
         Some(db) if db.is_finite() => Some(10f64.powf(-db / 20.0)),

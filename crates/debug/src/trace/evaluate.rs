@@ -23,6 +23,20 @@ pub(crate) enum Side {
     Bytes(DType, Bytes),
     /// A tensor.
     Tensor(Tensor),
+    /// What is told while the evaluation runs; see [`Late`].
+    Later,
+    /// Nothing.
+    Nothing,
+}
+
+/// What comparisons wait for that is made while graphs are evaluated.
+pub(crate) trait Late {
+    /// Makes it, besides the evaluation.
+    fn make(&mut self);
+
+    /// What takes the place of [`Side::Later`], by number of the request; those that are not among them are not compared.
+    /// `None` if the evaluation is of no use any more. No operator is begun before it returns.
+    fn tell(&mut self) -> Option<HashMap<usize, Side>>;
 }
 
 /// A comparison to be made: how far `left` is from `right`.
@@ -60,7 +74,8 @@ pub(crate) struct Evaluated {
     pub applied: usize,
 }
 
-/// Evaluates what requests and `keep` need, on as many threads; results do not depend on how many.
+/// Evaluates what requests and `keep` need, on as many threads; results do not depend on how many. One of them makes
+/// what is late before it evaluates.
 ///
 /// **Errors**: a node of a graph of the pipeline fails; with the number of the first graph that has it.
 pub(crate) fn evaluate(
@@ -68,6 +83,7 @@ pub(crate) fn evaluate(
     requests: Vec<Request>,
     keep: &[Port],
     threads: usize,
+    late: &mut dyn Late,
 ) -> Result<Evaluated, (usize, InterpError)> {
     let state = State::new(exprs, requests, keep);
     let shared = Shared { exprs, state: Mutex::new(state), changed: Condvar::new() };
@@ -76,6 +92,8 @@ pub(crate) fn evaluate(
         for _ in 1..threads.max(1) {
             scope.spawn(|| budget::within(budget, || shared.work()));
         }
+        late.make();
+        shared.deliver(late);
         shared.work();
     });
     let mut state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -172,6 +190,7 @@ impl State {
                 state.missing[index] += 1;
                 needed[expr] = true;
             }
+            state.missing[index] += usize::from(matches!(request.left, Side::Later));
         }
         for port in keep {
             state.uses[port.expr] += 1;
@@ -306,7 +325,7 @@ impl State {
 fn ports(request: &Request) -> impl Iterator<Item = Port> {
     let left = match request.left {
         Side::Port(port) => Some(port),
-        Side::Bytes(..) | Side::Tensor(_) => None,
+        Side::Bytes(..) | Side::Tensor(_) | Side::Later | Side::Nothing => None,
     };
     left.into_iter().chain([request.right])
 }
@@ -340,6 +359,28 @@ impl Drop for StopOnPanic<'_, '_> {
 impl Shared<'_> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands out what was late to the comparisons that wait for it.
+    fn deliver(&self, late: &mut dyn Late) {
+        let _guard = StopOnPanic(self);
+        let mut state = self.lock();
+        let state = &mut *state;
+        let sides = late.tell();
+        state.stop |= sides.is_none();
+        let mut sides = sides.unwrap_or_default();
+        for (index, request) in state.requests.iter_mut().enumerate() {
+            let Some(request) = request.as_mut().filter(|request| matches!(request.left, Side::Later)) else {
+                continue;
+            };
+            request.left = sides.remove(&index).unwrap_or(Side::Nothing);
+            state.missing[index] -= 1;
+            if state.missing[index] == 0 {
+                let order = self.exprs.all().get(request.right.expr).map_or(0, |expr| expr.order);
+                state.ready.push(Reverse(Task { order, evaluates: false, index }));
+            }
+        }
+        self.changed.notify_all();
     }
 
     /// Does tasks until none is left.
@@ -409,7 +450,7 @@ impl Shared<'_> {
         let right = state.datum(request.right);
         let (left, hashes) = match &request.left {
             Side::Port(port) => (state.datum(*port), state.hash(*port).zip(state.hash(request.right))),
-            Side::Bytes(..) | Side::Tensor(_) => (None, None),
+            Side::Bytes(..) | Side::Tensor(_) | Side::Later | Side::Nothing => (None, None),
         };
         let known = hashes.and_then(|hashes| state.compared.get(&hashes).cloned());
         drop(state);
@@ -437,6 +478,7 @@ fn compared(side: &Side, left: &Option<(Data, usize)>, right: &Option<(Data, usi
     let left = match side {
         Side::Port(_) => tensor(left),
         Side::Tensor(tensor) => Some(tensor.clone()),
+        Side::Later | Side::Nothing => None,
         Side::Bytes(dtype, _) if *dtype != right.dtype() => {
             return Outcome::Unlike(format!("held as {dtype}, not {}", right.dtype()));
         }

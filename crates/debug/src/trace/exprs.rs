@@ -226,8 +226,8 @@ fn alike(a: &ValueType, b: &ValueType) -> bool {
         && dims().all(|(x, y)| fit(x.as_const(), y.as_const()))
 }
 
-/// Hash of a node's operator and attributes; taken from the graph before if that has the same operator there.
-fn signature(graph: &Graph, id: NodeId, before: Option<&Stage>) -> Hash {
+/// Hash of a node's operator and attributes, of a constant its contents; taken from the graph before if that has the same operator there.
+pub(crate) fn signature(graph: &Graph, id: NodeId, before: Option<&Stage>) -> Hash {
     let op = &graph.node(id).op;
     if let Some(before) = before.filter(|before| before.graph.contains(id))
         && let Some(known) = before.signatures.get(&id)

@@ -1,6 +1,6 @@
 //! What a trace tells, row by row.
 
-use super::{Ask, Draft, Evaluated, Split, TraceOptions, prediction};
+use super::{Ask, Draft, Evaluated, Split, TraceOptions};
 use crate::compare::Comparison;
 use crate::measure::Measured;
 use crate::predict::Predicted;
@@ -182,15 +182,21 @@ pub(super) fn rows(
     drafts: &[Draft],
     found: &Evaluated,
     amplified: &HashMap<Arc<str>, f64>,
+    predicted: &[Option<Predicted>],
     options: &TraceOptions,
 ) -> Result<Vec<TraceRow>, DebugError> {
     let mut before: HashMap<String, Tolerance> = HashMap::new();
     let mut rows = Vec::with_capacity(drafts.len());
-    for draft in drafts {
+    let mut stats: Option<(usize, Stats)> = None;
+    for (at, draft) in drafts.iter().enumerate() {
+        let same = stats.take().filter(|(outline, _)| *outline == draft.outline);
+        let counted = same.map_or_else(|| Stats::of(&draft.stage.graph), |(_, stats)| stats);
         let now = tolerances(draft, found, amplified)?;
         let outputs: Vec<OutputError> =
             draft.outputs.iter().map(|output| output_error(draft, output, found, &now, &before)).collect();
-        rows.push(row(draft, outputs, found, options));
+        let predicted = predicted.get(at).copied().flatten();
+        rows.push(TraceRow { predicted, ..row(draft, outputs, found, options, &counted) });
+        stats = Some((draft.outline, counted));
         before = now;
     }
     Ok(rows)
@@ -242,8 +248,13 @@ fn output_error(
     }
 }
 
-fn row(draft: &Draft, outputs: Vec<OutputError>, found: &Evaluated, options: &TraceOptions) -> TraceRow {
-    let stats = Stats::of(&draft.stage.graph);
+fn row(
+    draft: &Draft,
+    outputs: Vec<OutputError>,
+    found: &Evaluated,
+    options: &TraceOptions,
+    stats: &Stats,
+) -> TraceRow {
     let report = draft.step.as_ref().map(|step| &step.report);
     let verdict = match &draft.step {
         None => PassVerdict::Reference,
@@ -276,7 +287,7 @@ fn row(draft: &Draft, outputs: Vec<OutputError>, found: &Evaluated, options: &Tr
         kernels: stats.kernels,
         constants_bytes: stats.constants_bytes,
         pass_ms: report.map_or(0.0, |report| report.elapsed.as_secs_f64() * 1e3),
-        predicted: prediction(draft, found, options),
+        predicted: None,
         measured: draft.measured,
         not_measured: draft.not_measured.clone(),
         outputs,

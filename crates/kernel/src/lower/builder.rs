@@ -5,8 +5,8 @@ use super::frame::Frame;
 use super::padding::Border;
 use super::view::View;
 use crate::{
-    Buffer, BufferId, Call, Check, Constant, ContractKernel, KernelDesc, LoopKernel, PackError, Plan, Step,
-    Storage,
+    Buffer, BufferId, Call, Check, Constant, ContractKernel, Form, KernelDesc, LoopKernel, PackError, Plan,
+    Step, Storage,
 };
 use bytes::Bytes;
 use rabot_ir::Dim;
@@ -22,6 +22,8 @@ pub(super) struct Origin {
     pub sources: Vec<Arc<str>>,
     /// Values written, in the order in which their buffers are first written.
     pub values: Vec<Arc<str>>,
+    /// Where those values are that are not row-major.
+    pub forms: Vec<(Arc<str>, Form)>,
     /// Operations of the whole call.
     pub flops: Dim,
 }
@@ -57,6 +59,7 @@ impl<'p> Builder<'p> {
             steps: Vec::new(),
             checks: Vec::new(),
             symbols: Vec::new(),
+            forms: HashMap::new(),
         };
         let Target { profile, pack } = target;
         let (kernel_ids, constant_ids) = (HashMap::new(), HashMap::new());
@@ -137,7 +140,8 @@ impl<'p> Builder<'p> {
                 self.plan.kernels.len() - 1
             }
         };
-        let Origin { sources, values, flops } = origin;
+        let Origin { sources, values, forms, flops } = origin;
+        self.plan.forms.extend(forms);
         let (args, params) = (frame.buffers, frame.params);
         self.step(Step::Call(Call {
             kernel,

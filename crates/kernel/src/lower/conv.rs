@@ -11,6 +11,7 @@ use rabot_ir::ops::Geometry;
 use rabot_ir::{Dim, NodeId, Op, Value};
 use rabot_tensor::DType;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Elements of a packed block of patches: 512 KiB of f32, a part of the second-level cache.
 const BLOCK_ELEMENTS: usize = 131072;
@@ -164,7 +165,9 @@ impl Lowering<'_, '_, '_> {
         };
         let (target, inside) = self.bordered(id, &View { shape, ..source.clone() }, spread, 0.0);
         let mut origin = self.origin(&[id], &[]);
-        origin.values = vec![format!("{} (spread)", self.graph.node(id).name).into()];
+        let name: Arc<str> = format!("{} (spread)", self.graph.node(id).name).into();
+        origin.forms = vec![(name.clone(), inside.form(&name))];
+        origin.values = vec![name];
         self.copy(source, &inside, origin);
         Some(target)
     }

@@ -196,7 +196,7 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
         let target = View::dense(self.outputs[index], ty.dtype, &ty.shape);
         let source = self.view(output.value);
         if source != target {
-            let origin = self.origin(&[], &[output.value]);
+            let origin = self.row_major(output.value);
             self.copy(&source, &target, origin);
         }
     }
@@ -215,14 +215,23 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
                 }
             }
         }
-        // A value that is not stored row-major cannot be compared by name; it is shown under another one.
-        let permuted = |v: &Value| self.views.get(v).is_some_and(|view| !view.is_dense());
-        let name = |v: &Value| match (permuted(v), self.graph.value_name(*v)) {
-            (true, name) => format!("{name} (permuted)").into(),
-            (false, name) => name.clone(),
+        // A value that is not stored row-major is shown under another name, with where it is.
+        let mut forms = Vec::new();
+        let name = |v: &Value| {
+            let name = self.graph.value_name(*v);
+            let Some(view) = self.views.get(v).filter(|view| !view.is_dense()) else { return name.clone() };
+            let shown: Arc<str> = format!("{name} (permuted)").into();
+            forms.push((shown.clone(), view.form(name)));
+            shown
         };
         let values = values.iter().map(name).collect();
-        Origin { sources, values, flops: Dim::from(0) }
+        Origin { sources, values, forms, flops: Dim::from(0) }
+    }
+
+    /// What a call that copies a value row-major stands for.
+    fn row_major(&self, value: Value) -> Origin {
+        let values = vec![self.graph.value_name(value).clone()];
+        Origin { values, forms: vec![], ..self.origin(&[], &[value]) }
     }
 
     /// Where a value is; constants and known index lists are put into buffers when they are first asked for.
@@ -252,7 +261,7 @@ impl<'g, 'b, 'p> Lowering<'g, 'b, 'p> {
             return view;
         }
         let target = self.b.arena(dtype, &view.shape);
-        let origin = self.origin(&[], &[value]);
+        let origin = self.row_major(value);
         self.copy(&view, &target, origin);
         self.views.insert(value, target.clone());
         target

@@ -92,7 +92,11 @@ impl Lowering<'_, '_, '_> {
         }
         let inside = |whole: &View| inside_of(whole, pads, &kept.shape);
         let (whole, inside) = self.bordered(id, &View { shape, ..source.clone() }, inside, fill);
-        let origin = self.padding_origin(id);
+        let mut origin = self.padding_origin(id);
+        // All of the operand is in the copy if nothing was cut off.
+        let whole_operand = kept == *source;
+        let shown = origin.values.first().cloned().filter(|_| whole_operand);
+        origin.forms = shown.map(|name| (name.clone(), inside.form(&name))).into_iter().collect();
         self.padded_copies.push((kept.clone(), whole.buffer, fill.to_bits()));
         self.copy(&kept, &inside, origin);
         whole

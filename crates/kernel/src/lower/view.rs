@@ -1,8 +1,9 @@
 //! Strided views of buffers: what reshape, transpose, slice, expand and split become.
 
-use crate::BufferId;
+use crate::{BufferId, Form};
 use rabot_ir::Dim;
 use rabot_tensor::DType;
+use std::sync::Arc;
 
 /// A strided window into a buffer. Strides and offset are in elements; a dim known to be 1 has stride 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,12 @@ impl View {
             }
             _ => self.clone(),
         }
+    }
+
+    /// Where a value is that is held so.
+    pub fn form(&self, name: &Arc<str>) -> Form {
+        let View { offset, shape, strides, .. } = self.clone();
+        Form { name: name.clone(), offset, shape, strides }
     }
 
     /// True if the elements are in row-major order without gaps, from the start of the buffer.
