@@ -14,8 +14,17 @@ fn inputs() -> Vec<Tensors> {
 }
 
 fn found(edit_plan: Option<&EditPlan>, check: &Check) -> Result<Bisection, DebugError> {
-    let (graph, pipeline) = (parse(TEXT).unwrap(), rabot_passes::default_pipeline());
-    let (inputs, profile) = (inputs(), Profile::host().unwrap());
+    found_in(TEXT, inputs(), edit_plan, check)
+}
+
+fn found_in(
+    text: &str,
+    inputs: Vec<Tensors>,
+    edit_plan: Option<&EditPlan>,
+    check: &Check,
+) -> Result<Bisection, DebugError> {
+    let (graph, pipeline) = (parse(text).unwrap(), rabot_passes::default_pipeline());
+    let profile = Profile::host().unwrap();
     bisect(Subject {
         graph: &graph,
         pipeline: &pipeline,
@@ -65,4 +74,31 @@ fn a_kernel_that_stops_early_is_named() {
     assert_eq!(found.kernels.len(), 1);
     let kernel = &found.kernels[0];
     assert_eq!((kernel.value.as_str(), kernel.first_wrong, kernel.in_tail), ("grow", 9, true), "{found:?}");
+}
+
+#[test]
+fn a_kernel_that_copies_an_operand_wrong_is_named() {
+    use rabot_kernel::{KernelDesc, Size, Work};
+    // The pool reads a copy of its operand with a border around it.
+    let text = "model \"m\" input %0 \"x\" : f32[1,2,5,7]
+        %1 = MaxPool(%0) {kernel_shape=[3,3], pads=[1,1,1,1]} \"pool\"
+        output \"y\" = %1";
+    let x = Tensor::from_vec(&[1, 2, 5, 7], (0..70).map(|v| (v * 37 % 70) as f32).collect());
+    let short = |staged: &mut Staged| {
+        for stage in &mut staged.stages {
+            let Work::Kernels(plan) = &mut stage.work else { continue };
+            for (name, kernel) in plan.kernel_names.iter().zip(&mut plan.kernels) {
+                let KernelDesc::Loop(kernel) = kernel else { continue };
+                let last = kernel.outer.last_mut().filter(|_| name.contains("move"));
+                if let Some(Size::Const(extent)) = last {
+                    *extent -= 1;
+                }
+            }
+        }
+    };
+    let inputs = vec![Tensors::from_iter([("x".to_owned(), x)])];
+    let found = found_in(text, inputs, Some(&short), &Check::Tolerance).unwrap();
+    let kernels: Vec<&str> = found.kernels.iter().map(|kernel| kernel.value.as_str()).collect();
+    assert_eq!(kernels, ["pool (padded)"], "{found:?}");
+    assert_eq!(found.kernels[0].shape, [1, 2, 5, 7]);
 }
