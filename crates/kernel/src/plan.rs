@@ -41,6 +41,25 @@ pub struct Plan {
     pub forms: HashMap<Arc<str>, Form>,
 }
 
+impl Plan {
+    /// The kernel that writes each of a call's values: of a composite kernel, the part that does.
+    pub fn writers(&self, call: &Call) -> Vec<usize> {
+        let mut writers = Vec::new();
+        self.add_writers(call.kernel, &mut writers);
+        writers
+    }
+
+    fn add_writers(&self, kernel: usize, writers: &mut Vec<usize>) {
+        match self.kernels.get(kernel) {
+            Some(KernelDesc::Composite(composite)) => {
+                composite.parts.iter().for_each(|part| self.add_writers(part.kernel, writers));
+            }
+            Some(desc) => writers.extend(desc.args().iter().filter(|arg| arg.written).map(|_| kernel)),
+            None => {}
+        }
+    }
+}
+
 /// Where a value is in a buffer. Strides and offset are in elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Form {

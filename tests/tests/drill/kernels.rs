@@ -152,10 +152,12 @@ fn can_be_told(graph: &Graph, name: &str) -> bool {
 
 /// The values that a kernel writes, by their own names.
 fn written(plan: &Plan, kernel: usize) -> Vec<String> {
-    let calls = plan.steps.iter().filter_map(|step| match step {
-        Step::Call(call) if call.kernel == kernel => Some(&call.values),
-        _ => None,
-    });
     let own = |shown: &Arc<str>| plan.forms.get(shown).map_or(shown, |form| &form.name).to_string();
-    calls.flatten().map(own).collect()
+    let mut written = Vec::new();
+    for step in &plan.steps {
+        let Step::Call(call) = step else { continue };
+        let writers = plan.writers(call).into_iter().zip(&call.values);
+        written.extend(writers.filter(|(writer, _)| *writer == kernel).map(|(_, shown)| own(shown)));
+    }
+    written
 }

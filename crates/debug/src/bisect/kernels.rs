@@ -10,7 +10,6 @@ use rabot_runtime::Session;
 use rabot_tensor::{DType, Tensor};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 /// Endings of names of buffers that hold a copy of a node's first operand.
 const COPIES: [&str; 2] = [" (padded)", " (spread)"];
@@ -26,6 +25,8 @@ const REMEDIES: usize = 8;
 pub struct KernelCulprit {
     /// Name of the kernel.
     pub kernel: String,
+    /// Name of the composite kernel that it is a part of, if it is one.
+    pub within: Option<String>,
     /// The value that it writes; of a copy of an operand, the node that reads it and the form.
     pub value: String,
     /// The model's own nodes in it.
@@ -42,6 +43,13 @@ pub struct KernelCulprit {
     pub in_tail: bool,
     /// True if rounding does not explain it.
     pub beyond: bool,
+}
+
+/// A kernel by name, and the composite one that it is a part of.
+#[derive(Clone)]
+struct Kernel {
+    name: String,
+    within: Option<String>,
 }
 
 struct Written {
@@ -170,7 +178,7 @@ impl SeenValues<'_> {
     fn copied(
         &self,
         copy: &(String, Tensor, Tensor),
-        names: &HashMap<String, String>,
+        names: &HashMap<String, Kernel>,
     ) -> Option<KernelCulprit> {
         let (name, got, expected) = copy;
         let injected = Difference::of(got, expected).filter(|injected| !injected.is_equal())?;
@@ -187,7 +195,7 @@ fn beyond(
     local: &[(Value, Tensor, Tensor)],
     tolerances: &HashMap<Value, tolerance::Tolerance>,
     written: &HashMap<String, Written>,
-    names: &HashMap<String, String>,
+    names: &HashMap<String, Kernel>,
 ) -> Vec<KernelCulprit> {
     let mut found = Vec::new();
     let mut worst: Option<(f64, KernelCulprit)> = None;
@@ -221,19 +229,21 @@ fn observed(session: &Session, inputs: &Tensors) -> Result<HashMap<String, Writt
 }
 
 /// The kernel that writes each value, by name.
-fn names(session: &Session) -> HashMap<String, String> {
-    fn read(plan: &Plan, steps: &[Step], names: &mut HashMap<String, String>) {
+fn names(session: &Session) -> HashMap<String, Kernel> {
+    fn read(plan: &Plan, steps: &[Step], names: &mut HashMap<String, Kernel>) {
         for step in steps {
             match step {
                 Step::Call(call) => {
-                    let kernel = plan.kernel_names.get(call.kernel).cloned().unwrap_or_default();
-                    let value =
-                        |shown: &Arc<str>| plan.forms.get(shown).map_or(shown, |form| &form.name).to_string();
-                    names.extend(call.values.iter().map(|shown| (value(shown), kernel.clone())));
+                    let name = |kernel: usize| plan.kernel_names.get(kernel).cloned().unwrap_or_default();
+                    for (shown, writer) in call.values.iter().zip(plan.writers(call)) {
+                        let value = plan.forms.get(shown).map_or(shown, |form| &form.name);
+                        let within = (writer != call.kernel).then(|| name(call.kernel));
+                        names.insert(value.to_string(), Kernel { name: name(writer), within });
+                    }
                 }
                 Step::Host(call) => {
-                    let name = format!("host {}", call.op);
-                    names.extend(call.values.iter().map(|value| (value.to_string(), name.clone())));
+                    let kernel = Kernel { name: format!("host {}", call.op), within: None };
+                    names.extend(call.values.iter().map(|value| (value.to_string(), kernel.clone())));
                 }
                 Step::If { then_steps, else_steps, .. } => {
                     read(plan, then_steps, names);
@@ -256,7 +266,7 @@ fn several(graph: &Graph) -> HashSet<String> {
 
 fn told(
     name: &str,
-    kernel: Option<&String>,
+    kernel: Option<&Kernel>,
     sources: Vec<String>,
     injected: Difference,
     (got, expected): (&Tensor, &Tensor),
@@ -276,7 +286,8 @@ fn told(
         |at: usize, length: usize| !length.is_multiple_of(lanes) && at >= length - length % lanes;
     let tail = |&at: &usize| after_full(at % row, row) || after_full(at, expected.len());
     KernelCulprit {
-        kernel: kernel.cloned().unwrap_or_default(),
+        kernel: kernel.map_or_else(String::new, |kernel| kernel.name.clone()),
+        within: kernel.and_then(|kernel| kernel.within.clone()),
         value: name.to_owned(),
         sources,
         injected,

@@ -100,5 +100,7 @@ fn a_kernel_that_copies_an_operand_wrong_is_named() {
     let found = found_in(text, inputs, Some(&short), &Check::Tolerance).unwrap();
     let kernels: Vec<&str> = found.kernels.iter().map(|kernel| kernel.value.as_str()).collect();
     assert_eq!(kernels, ["pool (padded)"], "{found:?}");
-    assert_eq!(found.kernels[0].shape, [1, 2, 5, 7]);
+    let kernel = &found.kernels[0];
+    assert_eq!(kernel.shape, [1, 2, 5, 7]);
+    assert!(kernel.kernel.contains("move") && kernel.within.is_some(), "{kernel:?}");
 }

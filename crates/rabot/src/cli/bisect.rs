@@ -244,8 +244,9 @@ fn rewrite(culprit: &RewriteCulprit, changes: usize, text: &mut String) {
 }
 
 fn kernel(culprit: &KernelCulprit, text: &mut String) {
-    let KernelCulprit { kernel, value, sources, injected, shape, .. } = culprit;
-    text.push_str(&format!("\nkernel `{kernel}`, which writes `{value}` {shape:?}\n"));
+    let KernelCulprit { kernel, within, value, sources, injected, shape, .. } = culprit;
+    let part = within.as_ref().map_or(String::new(), |whole| format!(", a part of `{whole}`"));
+    text.push_str(&format!("\nkernel `{kernel}`{part}, which writes `{value}` {shape:?}\n"));
     if !sources.is_empty() {
         text.push_str(&format!("  of {}\n", sources.join(", ")));
     }
