@@ -65,6 +65,16 @@ impl CoordValue {
         CoordValue { base: Some(value), add: 0, running: Vec::new() }
     }
 
+    /// The coordinate as a value, i64.
+    pub fn value(&self, cx: &mut KernelCx) -> Value {
+        let add = self.add;
+        match self.base {
+            Some(base) if add == 0 => base,
+            Some(base) => cx.builder.ins().iadd_imm_s(base, add),
+            None => cx.builder.ins().iconst(I64, add),
+        }
+    }
+
     /// This one plus a constant.
     pub fn plus(&self, add: i64) -> Self {
         CoordValue { add: self.add + add, ..self.clone() }

@@ -8,6 +8,7 @@ use crate::clif::access::ByteStride;
 use crate::clif::context::{KernelCx, LANES};
 use crate::clif::expr::{CoordValue, Memo, Point};
 use crate::clif::stage::StageInfo;
+use crate::clif::wide::Wide;
 use crate::error::KernelError;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
@@ -24,7 +25,9 @@ pub fn emit(cx: &mut KernelCx, kernel: &LoopKernel) -> Result<(), KernelError> {
         let (index, count) = (kernel.items, kernel.outer.len());
         return Err(KernelError::Index { what: "work item dim", index, count });
     }
-    LoopEmitter::new(cx, kernel)?.items()
+    let mut emitter = LoopEmitter::new(cx, kernel)?;
+    emitter.wide = emitter.find_wide()?;
+    emitter.items()
 }
 
 /// A loop bound.
@@ -86,6 +89,8 @@ pub(crate) struct LoopEmitter<'a, 'f> {
     pub(crate) stages: Vec<StageInfo>,
     /// Strides of each coordinate that no addressing mode has: loops keep their products in variables.
     strides: Vec<Vec<ByteStride>>,
+    /// The leaf that does the rows, if there is one.
+    wide: Option<Wide>,
 }
 
 impl<'a, 'f> LoopEmitter<'a, 'f> {
@@ -108,12 +113,15 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
         let stages = (0..kernel.stages.len())
             .map(|index| StageInfo::new(kernel, index, cx.target.vectors))
             .collect::<Result<_, _>>()?;
-        Ok(LoopEmitter { cx, kernel, stages, strides })
+        Ok(LoopEmitter { cx, kernel, stages, strides, wide: None })
     }
 
     fn items(&mut self) -> Result<(), KernelError> {
         let (begin, end) = (self.cx.begin, self.cx.end);
         let kernel = self.kernel;
+        if let Some(wide) = self.wide.clone().filter(|wide| wide.does_items(kernel)) {
+            return self.wide_items(&wide);
+        }
         if kernel.items == 1 {
             return self.for_range(Bound::Value(begin), Bound::Value(end), 1, 0, &mut |e, coord| {
                 e.outer(Point { coords: vec![coord], ..Point::default() })
@@ -131,7 +139,8 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
         self.counted(Bound::Value(begin), Bound::Value(end), 1, &[], &mut |e, _| {
             let coords = digits.iter().map(|&v| CoordValue::variable(e.cx.builder.use_var(v))).collect();
             e.outer(Point { coords, ..Point::default() })?;
-            e.advance(&extents, &digits);
+            let one = e.cx.builder.ins().iconst(I64, 1);
+            e.advance(&extents, &digits, one);
             Ok(())
         })?;
         self.cx.builder.ins().jump(exit, &[]);
@@ -139,13 +148,13 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
         Ok(())
     }
 
-    fn enter(&mut self, block: cranelift_codegen::ir::Block) {
+    pub(crate) fn enter(&mut self, block: cranelift_codegen::ir::Block) {
         self.cx.builder.switch_to_block(block);
         self.cx.builder.seal_block(block);
     }
 
     /// Sets the coordinates to those of an item.
-    fn decode(&mut self, item: Value, extents: &[Value], digits: &[Variable]) {
+    pub(crate) fn decode(&mut self, item: Value, extents: &[Value], digits: &[Variable]) {
         let mut rest = item;
         for (index, (&extent, &digit)) in extents.iter().zip(digits).enumerate().rev() {
             let builder = &mut self.cx.builder;
@@ -161,10 +170,10 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
         }
     }
 
-    /// Steps the coordinates to the next item.
-    fn advance(&mut self, extents: &[Value], digits: &[Variable]) {
+    /// Steps the coordinates to an item so many further on, which is not beyond the first of the next row.
+    pub(crate) fn advance(&mut self, extents: &[Value], digits: &[Variable], count: Value) {
         let builder = &mut self.cx.builder;
-        let mut carry = builder.ins().iconst(I64, 1);
+        let mut carry = count;
         for (&extent, &digit) in extents.iter().zip(digits).rev() {
             let old = builder.use_var(digit);
             let next = builder.ins().iadd(old, carry);
@@ -179,6 +188,9 @@ impl<'a, 'f> LoopEmitter<'a, 'f> {
     /// The outer dims that follow those in `point`, then the stages.
     fn outer(&mut self, point: Point) -> Result<(), KernelError> {
         let dim = point.coords.len();
+        if let Some(wide) = self.wide.clone().filter(|wide| wide.depth() == dim) {
+            return self.all_rows(&wide, &point);
+        }
         let Some(&extent) = self.kernel.outer.get(dim) else {
             let memos = self.fresh_memos();
             return self.stages(vec![point], vec![memos]);

@@ -20,3 +20,4 @@ mod pack_patches;
 mod pack_wide;
 mod reduce;
 mod stage;
+mod wide;

@@ -1,7 +1,7 @@
 //! What a loop kernel does for one outer point: its stages, each with its inner loops, reductions and stores.
 
 use crate::clif::access::{copy_scalar, copy_vector};
-use crate::clif::context::LANES;
+use crate::clif::context::{LANES, plain};
 use crate::clif::expr::value_of;
 use crate::clif::expr::{
     CoordValue, Memo, Point, Val, combine, eval, in_lanes, operands, store, to_lane, to_vector,
@@ -11,7 +11,9 @@ use crate::clif::ops::Ops;
 use crate::clif::reduce;
 use crate::error::KernelError;
 use crate::prim::Prim;
-use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
 use cranelift_frontend::Variable;
 use rabot_kernel::{
     Access, BinaryFn, Coord, Expr, ExprId, LoopKernel, ReduceFn, Reduction, Size, Stage, UnaryFn, Vectorize,
@@ -21,6 +23,9 @@ use rabot_tensor::DType;
 /// The last inner loops are unrolled while they have at most this many points, all extents constant: windows of
 /// pools and convolutions. More (5 × 5 at once) would not leave registers for the weights.
 const WINDOW: i64 = 9;
+
+/// Bytes of an accumulator.
+const WORD: usize = 4;
 
 /// What is found out about a stage before code is emitted.
 pub(crate) struct StageInfo {
@@ -163,14 +168,23 @@ fn node_in_lanes(stage: &Stage, id: ExprId) -> bool {
 }
 
 /// Accumulators of a stage: for each point in flight, one for each reduction.
-struct Accumulators {
-    /// For the points of a vector loop (or of scalar code).
-    flights: Vec<Vec<Variable>>,
-    /// For the scalar tail of a loop on vectors.
-    tail: Vec<Variable>,
+type Accumulators = Vec<Vec<Variable>>;
+
+/// Elements of a row that a reduction has accumulators for: element `i` goes to number `i % ACCUMULATORS`.
+const ACCUMULATORS: usize = 16;
+
+/// True if the last inner dim of a stage is long enough for vectors.
+fn is_long(stage: &Stage) -> bool {
+    !matches!(stage.inner.last(), None | Some(Size::Const(..=3)))
 }
 
 impl LoopEmitter<'_, '_> {
+    /// True if a stage is done by vectors along its last inner dim.
+    pub(crate) fn is_by_inner(&self, index: usize) -> bool {
+        let is_long = self.kernel.stages.get(index).is_some_and(is_long);
+        self.kernel.vectorize == Vectorize::Inner && is_long && self.stages[index].by_inner
+    }
+
     /// Emits pinned nodes that depend on nothing but the coordinates of `point` (and on reductions, if `reduced`).
     pub(crate) fn hoist(
         &mut self,
@@ -201,11 +215,12 @@ impl LoopEmitter<'_, '_> {
             self.hoist(index, point, memo, true)?;
         }
         let inner = &self.kernel.stages[index].inner;
-        let long = !matches!(inner.last(), None | Some(Size::Const(..=3)));
-        let by_lane = points[0].lane.is_none() && self.kernel.vectorize == Vectorize::Inner && long;
-        // Not empty, since `long`: the last inner coordinate.
+        // The last inner coordinate, if there is one.
         let lane = self.kernel.outer.len() + inner.len().saturating_sub(1);
-        if by_lane && (self.stages[index].by_inner || self.copy_lanes(lane).is_some()) {
+        let copies = self.kernel.vectorize == Vectorize::Inner
+            && is_long(&self.kernel.stages[index])
+            && self.copy_lanes(lane).is_some();
+        if points[0].lane.is_none() && (copies || self.is_by_inner(index)) {
             return self.stage_by_inner(index, &points[0], memos.swap_remove(0));
         }
         let wide = points[0].lane.is_some();
@@ -213,9 +228,9 @@ impl LoopEmitter<'_, '_> {
         for _ in points {
             flights.push(self.accumulators(index, wide)?);
         }
-        let sums = Accumulators { flights, tail: Vec::new() };
+        let sums = flights;
         self.inner(index, points.to_vec(), memos, &sums)?;
-        let results = sums.flights.iter().map(|list| {
+        let results = sums.iter().map(|list| {
             let wrap = |v: &Variable| {
                 let value = self.cx.builder.use_var(*v);
                 if wide { Val::Vector(value) } else { Val::Uniform(value) }
@@ -253,7 +268,7 @@ impl LoopEmitter<'_, '_> {
         let coord = points[0].coords.len();
         let inner = &self.kernel.stages[index].inner[coord - self.kernel.outer.len()..];
         let Some(&extent) = inner.first() else {
-            return self.body(index, &points, memos, &sums.flights);
+            return self.body(index, &points, memos, sums);
         };
         let mut step = |e: &mut Self, value: CoordValue| {
             let points = points.iter().map(|p| with_coord(p, value.clone())).collect();
@@ -275,25 +290,24 @@ impl LoopEmitter<'_, '_> {
         point: &Point,
         memo: Memo,
     ) -> Result<Vec<Vec<Val>>, KernelError> {
-        let unroll = self.stages[index].inner_unroll();
-        let mut flights = Vec::with_capacity(unroll);
-        for _ in 0..unroll {
-            flights.push(self.accumulators(index, true)?);
-        }
-        let sums = Accumulators { flights, tail: self.accumulators(index, false)? };
-        self.rows(index, point, memo, &sums)?;
         let stage = &self.kernel.stages[index];
+        let unroll = match stage.reductions.is_empty() {
+            true => self.stages[index].inner_unroll(),
+            false => ACCUMULATORS / LANES,
+        };
+        let mut sums = Accumulators::with_capacity(unroll);
+        for _ in 0..unroll {
+            sums.push(self.accumulators(index, true)?);
+        }
+        self.rows(index, point, memo, &sums)?;
         let mut results = Vec::with_capacity(stage.reductions.len());
         for (i, reduction) in stage.reductions.iter().enumerate() {
             let dtype = reduce::dtype(stage, reduction)?;
             let function = reduce::function(reduction.function);
-            let vectors: Vec<Value> =
-                sums.flights.iter().map(|list| self.cx.builder.use_var(list[i])).collect();
+            let vectors: Vec<Value> = sums.iter().map(|list| self.cx.builder.use_var(list[i])).collect();
             let vector = self.pairwise(true, function, dtype, vectors)?;
             let lanes = (0..LANES).map(|lane| to_lane(self.cx, dtype, Val::Vector(vector), lane)).collect();
-            let total = self.pairwise(false, function, dtype, lanes)?;
-            let tail = self.cx.builder.use_var(sums.tail[i]);
-            results.push(Val::Uniform(combine(self.cx, false, function, dtype, total, tail)?));
+            results.push(Val::Uniform(self.pairwise(false, function, dtype, lanes)?));
         }
         Ok(vec![results])
     }
@@ -337,20 +351,118 @@ impl LoopEmitter<'_, '_> {
                 e.rows(index, &with_coord(point, value), memo.clone(), sums)
             });
         }
-        let lanes = self.copy_lanes(coord).unwrap_or(LANES);
         let stage = &self.kernel.stages[index];
-        let again = stage.reductions.is_empty() && self.repeatable(std::slice::from_ref(stage));
-        let shape = Lanes { coord, lanes, unroll: sums.flights.len(), again };
+        if !stage.reductions.is_empty() {
+            return self.reduced_row(index, point, &memo, sums, extent);
+        }
+        let lanes = self.copy_lanes(coord).unwrap_or(LANES);
+        let again = self.repeatable(std::slice::from_ref(stage));
+        let shape = Lanes { coord, lanes, unroll: sums.len(), again };
         self.lane_loop(extent, shape, &mut |e, value, unroll| {
-            let (lane, count, sums) = match unroll {
-                Some(count) => (Some(coord), count, sums.flights.as_slice()),
-                None => (None, 1, std::slice::from_ref(&sums.tail)),
-            };
+            let (lane, count) = (unroll.map(|_| coord), unroll.unwrap_or(1));
             let points: Vec<Point> = (0..count)
                 .map(|u| Point { lane, ..with_coord(point, value.plus((u * lanes) as i64)) })
                 .collect();
-            e.body(index, &points, vec![memo.clone(); count], sums)
+            e.body(index, &points, vec![memo.clone(); count], &sums[..count])
         })
+    }
+
+    /// The last inner dim of a stage with reductions, by vectors for all accumulators; what is left goes to accumulators
+    /// in memory.
+    fn reduced_row(
+        &mut self,
+        index: usize,
+        point: &Point,
+        memo: &Memo,
+        sums: &Accumulators,
+        extent: Bound,
+    ) -> Result<(), KernelError> {
+        let coord = point.coords.len();
+        let whole = extent.round_down(self.cx, ACCUMULATORS as i64);
+        self.for_range(Bound::Const(0), whole, ACCUMULATORS as i64, coord, &mut |e, value| {
+            let at = |u: usize| with_coord(point, value.plus((u * LANES) as i64));
+            let points: Vec<Point> = (0..sums.len()).map(|u| Point { lane: Some(coord), ..at(u) }).collect();
+            e.body(index, &points, vec![memo.clone(); sums.len()], sums)
+        })?;
+        let left = match (extent, whole) {
+            (Bound::Const(extent), Bound::Const(whole)) if extent == whole => return Ok(()),
+            (Bound::Const(_), _) => None,
+            _ => {
+                let (from, to) = (whole.value(self.cx), extent.value(self.cx));
+                Some(self.cx.builder.ins().icmp(IntCC::SignedLessThan, from, to))
+            }
+        };
+        let [some, next] = std::array::from_fn(|_| self.cx.builder.create_block());
+        match left {
+            Some(left) => self.cx.builder.ins().brif(left, some, &[], next, &[]),
+            None => self.cx.builder.ins().jump(some, &[]),
+        };
+        self.cx.builder.switch_to_block(some);
+        self.cx.builder.seal_block(some);
+        self.rest_of_row(index, point, memo, sums, [whole, extent])?;
+        self.cx.builder.ins().jump(next, &[]);
+        self.cx.builder.switch_to_block(next);
+        self.cx.builder.seal_block(next);
+        Ok(())
+    }
+
+    /// Elements from `whole` on, fewer than there are accumulators: by vectors, then one by one.
+    fn rest_of_row(
+        &mut self,
+        index: usize,
+        point: &Point,
+        memo: &Memo,
+        sums: &Accumulators,
+        [whole, extent]: [Bound; 2],
+    ) -> Result<(), KernelError> {
+        let coord = point.coords.len();
+        let reductions = self.kernel.stages[index].reductions.len();
+        let data =
+            StackSlotData::new(StackSlotKind::ExplicitSlot, (reductions * ACCUMULATORS * WORD) as u32, 4);
+        let slot = self.cx.builder.create_sized_stack_slot(data);
+        let memory = self.cx.builder.ins().stack_addr(self.cx.target.pointer, slot, 0);
+        let place = |flight: usize, i: usize| ((i * ACCUMULATORS + flight * LANES) * WORD) as i32;
+        for (flight, list) in sums.iter().enumerate() {
+            for (i, sum) in list.iter().enumerate() {
+                let value = self.cx.builder.use_var(*sum);
+                self.cx.builder.ins().store(plain(), value, memory, place(flight, i));
+            }
+        }
+        let first = whole.value(self.cx);
+        let vectors = extent.round_down(self.cx, LANES as i64);
+        for (from, to, step) in [(whole, vectors, LANES), (vectors, extent, 1)] {
+            self.for_range(from, to, step as i64, coord, &mut |e, value| {
+                let at = value.value(e.cx);
+                let at = e.cx.builder.ins().isub(at, first);
+                let word = e.cx.builder.ins().iconst(I64, WORD as i64);
+                let bytes = e.cx.builder.ins().imul(at, word);
+                let address = e.cx.builder.ins().iadd(memory, bytes);
+                let lane = (step > 1).then_some(coord);
+                let list = e.accumulators(index, lane.is_some())?;
+                for (i, sum) in list.iter().enumerate() {
+                    let old = e.cx.builder.use_var(*sum);
+                    let ty = e.cx.builder.func.dfg.value_type(old);
+                    let old = e.cx.builder.ins().load(ty, plain(), address, place(0, i));
+                    e.cx.builder.def_var(*sum, old);
+                }
+                let point = Point { lane, ..with_coord(point, value) };
+                e.body(index, &[point], vec![memo.clone()], std::slice::from_ref(&list))?;
+                for (i, sum) in list.iter().enumerate() {
+                    let new = e.cx.builder.use_var(*sum);
+                    e.cx.builder.ins().store(plain(), new, address, place(0, i));
+                }
+                Ok(())
+            })?;
+        }
+        for (flight, list) in sums.iter().enumerate() {
+            for (i, sum) in list.iter().enumerate() {
+                let old = self.cx.builder.use_var(*sum);
+                let ty = self.cx.builder.func.dfg.value_type(old);
+                let value = self.cx.builder.ins().load(ty, plain(), memory, place(flight, i));
+                self.cx.builder.def_var(*sum, value);
+            }
+        }
+        Ok(())
     }
 
     /// Values, reductions and stores at points in flight. `sums` has the accumulators of each.

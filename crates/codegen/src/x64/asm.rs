@@ -1,6 +1,6 @@
 //! iced-x86's assembler, by register numbers.
 
-use super::lanes::TAIL;
+use super::registers::TAIL;
 use iced_x86::code_asm::{CodeAssembler, CodeLabel, get_gpr64, ptr};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
@@ -95,6 +95,11 @@ impl Asm {
     /// Places a label here.
     pub fn place(&mut self, label: &mut CodeLabel) -> Result<(), AsmError> {
         Ok(self.code.set_label(label)?)
+    }
+
+    /// Lets the next label be at the same place as the last one.
+    pub fn separate(&mut self) -> Result<(), AsmError> {
+        Ok(self.code.zero_bytes()?)
     }
 
     /// Jumps if the last comparison or subtraction was below 0 (signed).
@@ -250,6 +255,12 @@ impl Asm {
         self.add(instruction)
     }
 
+    /// Lane `i` of `index` becomes word `index[i]` of the 32 words of `a` and `b`.
+    pub fn pick(&mut self, index: Zmm, a: Zmm, b: Zmm) -> Result<(), AsmError> {
+        let code = Code::EVEX_Vpermi2ps_zmm_k1z_zmm_zmmm512b32;
+        self.add(Instruction::with3(code, zmm(index), zmm(a), zmm(b))?)
+    }
+
     /// `sum += a·b`, or `sum -= a·b`, rounded once.
     pub fn multiply_add_to(&mut self, negate: bool, sum: Zmm, a: Zmm, b: Zmm) -> Result<(), AsmError> {
         let code = match negate {
@@ -282,6 +293,52 @@ impl Asm {
     /// `word -= 1`, in memory; sets the flags.
     pub fn count_down(&mut self, word: Mem) -> Result<(), AsmError> {
         self.add(Instruction::with2(Code::Sub_rm64_imm8, word.operand(false), 1)?)
+    }
+
+    /// `word -= number`, in memory; sets the flags.
+    pub fn subtract_at(&mut self, word: Mem, number: i32) -> Result<(), AsmError> {
+        self.add(Instruction::with2(Code::Sub_rm64_imm8, word.operand(false), number)?)
+    }
+
+    /// Compares a word in memory with a number below 128; sets the flags.
+    pub fn compare_at(&mut self, word: Mem, number: i32) -> Result<(), AsmError> {
+        self.add(Instruction::with2(Code::Cmp_rm64_imm8, word.operand(false), number)?)
+    }
+
+    /// Jumps.
+    pub fn jump(&mut self, label: CodeLabel) -> Result<(), AsmError> {
+        Ok(self.code.jmp(label)?)
+    }
+
+    /// `to <<= bits`.
+    pub fn shift_left(&mut self, to: Gpr, bits: u32) -> Result<(), AsmError> {
+        self.add(Instruction::with2(Code::Shl_rm64_imm8, to, bits)?)
+    }
+
+    /// `to` becomes that many ones from bit 0 on, 31 at most; `ones` is a word of all ones in memory.
+    pub fn ones_below(&mut self, to: Gpr, ones: Mem) -> Result<(), AsmError> {
+        let to = Register::EAX + (to as u32 - Register::RAX as u32);
+        self.add(Instruction::with3(Code::VEX_Bzhi_r32_rm32_r32, to, ones.operand(false), to)?)
+    }
+
+    /// A mask of 16 lanes, by number, from the low bits of a register.
+    pub fn set_mask(&mut self, mask: usize, from: Gpr) -> Result<(), AsmError> {
+        let from = Register::EAX + (from as u32 - Register::RAX as u32);
+        self.add(Instruction::with2(Code::VEX_Kmovw_kr_r32, Register::K0 + mask as u32, from)?)
+    }
+
+    /// `to = from` in the lanes that are there; the others stay.
+    pub fn copy_tail(&mut self, to: Zmm, from: Zmm) -> Result<(), AsmError> {
+        let code = Code::EVEX_Vmovdqa32_zmm_k1z_zmmm512;
+        let mut instruction = Instruction::with2(code, zmm(to), zmm(from))?;
+        instruction.set_op_mask(TAIL);
+        self.add(instruction)
+    }
+
+    /// `word of 32 bits = lane 0`.
+    pub fn store_one(&mut self, to: Mem, from: Zmm) -> Result<(), AsmError> {
+        let from = Register::XMM0 + from as u32;
+        self.add(Instruction::with2(Code::EVEX_Vmovss_m32_k1_xmm, to.operand(false), from)?)
     }
 
     /// Compares a word in memory with 0; sets the flags.

@@ -5,17 +5,16 @@ use crate::clif::functions::{POWERS, special_power};
 use crate::clif::math;
 use crate::prim::Prim;
 use cranelift_codegen::ir::condcodes::FloatCC;
-use rabot_kernel::{BinaryFn, Dag, Expr, ExprId, UnaryFn};
+use rabot_kernel::{BinaryFn, Dag, Expr, ExprId, ReduceFn, Reduction, Stage, UnaryFn};
 use rabot_tensor::DType;
 
-/// The values that `stores` name, with their streams; `None` if an operation has no code on lanes. `read` gives the
-/// value of a load, or of the accumulator.
+/// The values of all nodes of a DAG; `None` where an operation has no code on lanes. `read` gives the value of a load,
+/// of a reduction, of the accumulator, and of what lanes do not hold.
 pub(crate) fn eval(
     lanes: &mut Lanes,
     dag: &Dag,
-    read: &dyn Fn(&mut Lanes, ExprId) -> Option<V>,
-    stores: &[(ExprId, usize)],
-) -> Option<Vec<(V, usize)>> {
+    read: &mut dyn FnMut(&mut Lanes, ExprId) -> Option<V>,
+) -> Vec<Option<V>> {
     let mut memo: Vec<Option<V>> = vec![None; dag.nodes().len()];
     for (id, node) in dag.nodes().iter().enumerate() {
         if !matches!(node.dtype, DType::F32 | DType::Bool) {
@@ -24,7 +23,7 @@ pub(crate) fn eval(
         }
         let of = |operand: ExprId| memo.get(operand).copied().flatten();
         memo[id] = match &node.expr {
-            Expr::Load { .. } | Expr::Accumulator => read(lanes, id),
+            Expr::Load { .. } | Expr::Accumulator | Expr::Reduced(_) => read(lanes, id),
             Expr::Const(bits) if node.dtype == DType::F32 => Some(lanes.f32(f32::from_bits(*bits as u32))),
             Expr::Unary(function, a) => of(*a).and_then(|a| unary(lanes, *function, node.dtype, a)),
             Expr::Binary(function, a, b) => {
@@ -50,10 +49,46 @@ pub(crate) fn eval(
                 let one = lanes.f32(1.0);
                 lanes.or_zero(a, one)
             }),
+            Expr::Cast(_) if node.dtype == DType::F32 => read(lanes, id),
             _ => None,
         };
     }
-    stores.iter().map(|(id, stream)| Some((memo.get(*id).copied().flatten()?, *stream))).collect()
+    memo
+}
+
+/// A reduction of f32 with one value more.
+pub(crate) fn accumulate(
+    lanes: &mut Lanes,
+    stage: &Stage,
+    reduction: &Reduction,
+    values: &[Option<V>],
+    old: V,
+) -> Option<V> {
+    let of = |id: ExprId| values.get(id).copied().flatten();
+    match (reduction.function, &stage.dag[reduction.value].expr) {
+        (ReduceFn::Sum, &Expr::Binary(BinaryFn::Mul, a, b)) => Some(lanes.mul_add(of(a)?, of(b)?, old)),
+        _ => Some(combine(lanes, reduction.function, of(reduction.value)?, old)),
+    }
+}
+
+/// Two values of a reduction of f32 as one.
+pub(crate) fn combine(lanes: &mut Lanes, function: ReduceFn, a: V, b: V) -> V {
+    match function {
+        ReduceFn::Sum => lanes.add(a, b),
+        ReduceFn::Prod => lanes.mul(a, b),
+        ReduceFn::Max => lanes.extreme(true, a, b),
+        ReduceFn::Min => lanes.extreme(false, a, b),
+    }
+}
+
+/// What a reduction of f32 starts at.
+pub(crate) fn identity(function: ReduceFn) -> f32 {
+    match function {
+        ReduceFn::Sum => 0.0,
+        ReduceFn::Prod => 1.0,
+        ReduceFn::Max => f32::NEG_INFINITY,
+        ReduceFn::Min => f32::INFINITY,
+    }
 }
 
 /// A constant of f32.

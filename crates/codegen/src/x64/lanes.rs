@@ -1,12 +1,11 @@
-//! Straight-line code on vectors of 16 lanes: first as a list of operations on values, then in registers.
+//! Straight-line code on vectors of 16 lanes, as a list of operations on values; `registers` makes instructions of it.
 //!
-//! Values are f32 or 32-bit integers in vector registers, and bools in mask registers. Each value is made once; its
-//! register is free again after its last use.
+//! Values are f32 or 32-bit integers in vector registers, and bools in mask registers. Each value is made once.
 
-use super::asm::{Asm, AsmError, Mem, zmm};
+use super::asm::zmm;
 use crate::prim::Prim;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use iced_x86::{Code, Instruction, Register};
+use iced_x86::{Code, Register};
 use std::collections::HashMap;
 
 /// Number of a value.
@@ -14,14 +13,14 @@ pub(crate) type V = usize;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Float,
     Int,
     Mask,
 }
 
 impl Kind {
-    fn register(self, number: usize) -> Register {
+    pub(super) fn register(self, number: usize) -> Register {
         match self {
             Kind::Float | Kind::Int => zmm(number),
             Kind::Mask => Register::K0 + number as u32,
@@ -31,20 +30,28 @@ impl Kind {
 
 /// An operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Op {
+pub(super) enum Op {
     /// A constant of 32 bits in all lanes.
     Const(u32),
     /// 16 words of a stream.
     Load(usize),
+    /// 16 words of a stream, those of a mask register; the others are 0.
+    LoadWhere(usize, usize),
+    /// 16 words of a stream that are the same for all columns, whichever lanes are there.
+    Table(usize),
     /// One word of a stream, in all lanes.
     Uniform(usize),
+    /// A value that is in a register from the start.
+    Given,
+    /// Lane `i` is word `index[i]` of the 32 words of a and b.
+    Pick { a: V, b: V, index: V },
     /// `code a, b`.
     Two(Code, V, V),
     /// `code a`.
     One(Code, V),
     /// `code a, number`.
     Number(Code, V, i32),
-    /// `code a, b, number`: comparisons.
+    /// `code a, b, number`: comparisons, and moves between groups of lanes.
     Compare(Code, V, V, i32),
     /// `a·b + c`, or `c - a·b`.
     MulAdd { negate: bool, a: V, b: V, c: V },
@@ -57,7 +64,7 @@ enum Op {
 /// A list of operations.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    ops: Vec<(Op, Kind)>,
+    pub(super) ops: Vec<(Op, Kind)>,
     constants: HashMap<u32, [Option<V>; 2]>,
     /// What has no code.
     unsupported: bool,
@@ -111,6 +118,54 @@ impl Lanes {
         self.push(Op::Uniform(stream), Kind::Float)
     }
 
+    /// 16 words of a stream where a mask register is set, else 0.
+    pub fn load_where(&mut self, stream: usize, mask: usize) -> V {
+        self.push(Op::LoadWhere(stream, mask), Kind::Float)
+    }
+
+    /// 16 integers of a stream that are the same for all columns.
+    pub fn table(&mut self, stream: usize) -> V {
+        self.push(Op::Table(stream), Kind::Int)
+    }
+
+    /// A value that is in a register from the start.
+    pub fn given(&mut self) -> V {
+        self.push(Op::Given, Kind::Float)
+    }
+
+    /// Lane `i` is word `index[i]` of the 32 words of `a` and `b`.
+    pub fn pick(&mut self, a: V, b: V, index: V) -> V {
+        self.push(Op::Pick { a, b, index }, Kind::Float)
+    }
+
+    /// The lanes in another order: groups of four by `blocks`, then each group by `lanes`, two bits a place.
+    pub fn permute(&mut self, a: V, blocks: i32, lanes: i32) -> V {
+        const IN_ORDER: i32 = 0xe4;
+        let mut value = a;
+        if blocks != IN_ORDER {
+            let code = Code::EVEX_Vshuff32x4_zmm_k1z_zmm_zmmm512b32_imm8;
+            value = self.push(Op::Compare(code, value, value, blocks), Kind::Float);
+        }
+        if lanes != IN_ORDER {
+            value = self
+                .push(Op::Number(Code::EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8, value, lanes), Kind::Float);
+        }
+        value
+    }
+
+    /// For each value, whether it is the same in all lanes and for all columns; streams of one word are.
+    pub fn uniform_values(&self) -> Vec<bool> {
+        let mut uniform: Vec<bool> = Vec::with_capacity(self.ops.len());
+        for (op, _) in &self.ops {
+            uniform.push(match op {
+                Op::Const(_) | Op::Uniform(_) | Op::Table(_) => true,
+                Op::Load(_) | Op::LoadWhere(..) | Op::Given => false,
+                _ => Self::operands(*op).into_iter().flatten().all(|operand| uniform[operand]),
+            });
+        }
+        uniform
+    }
+
     /// Negation of a float.
     pub fn neg(&mut self, a: V) -> V {
         let sign = self.i32(i32::MIN);
@@ -149,6 +204,26 @@ impl Lanes {
     /// True if every operation has code.
     pub fn is_possible(&self) -> bool {
         !self.unsupported
+    }
+
+    /// The constants.
+    pub fn constants(&self) -> Vec<u32> {
+        let mut found: Vec<u32> = self.constants.keys().copied().collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Operands of an operation.
+    pub(super) fn operands(op: Op) -> [Option<V>; 3] {
+        match op {
+            Op::Const(_) | Op::Uniform(_) | Op::Table(_) => [None; 3],
+            Op::Load(_) | Op::LoadWhere(..) | Op::Given => [None; 3],
+            Op::One(_, a) | Op::Number(_, a, _) => [Some(a), None, None],
+            Op::Two(_, a, b) | Op::Compare(_, a, b, _) | Op::OrZero(a, b) => [Some(a), Some(b), None],
+            Op::MulAdd { a, b, c, .. } | Op::Select(a, b, c) | Op::Pick { a, b, index: c } => {
+                [Some(a), Some(b), Some(c)]
+            }
+        }
     }
 }
 
@@ -279,207 +354,5 @@ impl Prim for Lanes {
 
     fn max_or_second(&mut self, a: V, b: V) -> V {
         self.push(Op::Two(Code::EVEX_Vmaxps_zmm_k1z_zmm_zmmm512b32_sae, a, b), Kind::Float)
-    }
-}
-
-/// Vector registers.
-const VECTORS: usize = 32;
-/// Mask registers: k1 to k6. k0 means no mask, and k7 tells which lanes are there.
-const MASKS: std::ops::RangeInclusive<usize> = 1..=6;
-
-/// The mask of the lanes that are there.
-pub(crate) const TAIL: Register = Register::K7;
-
-/// Where code reads and writes.
-pub(crate) struct Places<'a> {
-    /// Of each stream.
-    pub streams: &'a [Mem],
-    /// Of a constant.
-    pub constant: &'a dyn Fn(u32) -> Mem,
-    /// Only the lanes of [`TAIL`] are there.
-    pub cut: bool,
-}
-
-/// Registers of values.
-struct Registers {
-    of: Vec<Option<usize>>,
-    last: Vec<usize>,
-    vectors: Vec<usize>,
-    masks: Vec<usize>,
-}
-
-impl Registers {
-    fn take(&mut self, value: V, kind: Kind) -> Option<usize> {
-        let free = if kind == Kind::Mask { &mut self.masks } else { &mut self.vectors };
-        let register = free.pop()?;
-        self.of[value] = Some(register);
-        Some(register)
-    }
-
-    fn release(&mut self, value: V, kind: Kind) {
-        if let Some(register) = self.of[value].take() {
-            if kind == Kind::Mask { &mut self.masks } else { &mut self.vectors }.push(register);
-        }
-    }
-}
-
-impl Lanes {
-    /// Operands of an operation.
-    fn operands(op: Op) -> [Option<V>; 3] {
-        match op {
-            Op::Const(_) | Op::Load(_) | Op::Uniform(_) => [None; 3],
-            Op::One(_, a) | Op::Number(_, a, _) => [Some(a), None, None],
-            Op::Two(_, a, b) | Op::Compare(_, a, b, _) | Op::OrZero(a, b) => [Some(a), Some(b), None],
-            Op::MulAdd { a, b, c, .. } | Op::Select(a, b, c) => [Some(a), Some(b), Some(c)],
-        }
-    }
-
-    /// The constants.
-    pub fn constants(&self) -> Vec<u32> {
-        let mut found: Vec<u32> = self.constants.keys().copied().collect();
-        found.sort_unstable();
-        found
-    }
-
-    /// Emits the operations that `stores` (values and their streams) need, then stores them.
-    ///
-    /// **Errors**: more values are alive at once than there are registers.
-    pub fn emit(&self, asm: &mut Asm, places: &Places<'_>, stores: &[(V, usize)]) -> Result<(), AsmError> {
-        let count = self.ops.len();
-        let mut last = vec![0; count];
-        let mut needed = vec![false; count];
-        for &(value, _) in stores {
-            (last[value], needed[value]) = (count, true);
-        }
-        for at in (0..count).rev() {
-            if !needed[at] {
-                continue;
-            }
-            for operand in Self::operands(self.ops[at].0).into_iter().flatten() {
-                needed[operand] = true;
-                last[operand] = last[operand].max(at);
-            }
-        }
-        let mut registers = Registers {
-            of: vec![None; count],
-            last,
-            vectors: (0..VECTORS).rev().collect(),
-            masks: MASKS.rev().collect(),
-        };
-        for at in (0..count).filter(|at| needed[*at]) {
-            // Constants and uniform words come when they are first used.
-            if matches!(self.ops[at].0, Op::Const(_) | Op::Uniform(_)) {
-                continue;
-            }
-            self.operation(asm, places, &mut registers, at)?;
-        }
-        for &(value, stream) in stores {
-            let from = self.register(asm, places, &mut registers, value)?;
-            asm.store_lanes(places.streams[stream], from, places.cut)?;
-        }
-        Ok(())
-    }
-
-    /// The register of a value; loads it if it is a constant or a uniform word that is not there yet.
-    fn register(
-        &self,
-        asm: &mut Asm,
-        places: &Places<'_>,
-        registers: &mut Registers,
-        value: V,
-    ) -> Result<usize, AsmError> {
-        if let Some(register) = registers.of[value] {
-            return Ok(register);
-        }
-        let (op, kind) = self.ops[value];
-        let register = registers.take(value, kind).ok_or_else(AsmError::registers)?;
-        match op {
-            Op::Const(0) => asm.zero(register)?,
-            Op::Const(bits) => asm.broadcast(register, (places.constant)(bits))?,
-            Op::Uniform(stream) => asm.broadcast(register, places.streams[stream])?,
-            _ => return Err(AsmError::registers()),
-        }
-        Ok(register)
-    }
-
-    /// Emits one operation.
-    fn operation(
-        &self,
-        asm: &mut Asm,
-        places: &Places<'_>,
-        registers: &mut Registers,
-        at: usize,
-    ) -> Result<(), AsmError> {
-        let (op, kind) = self.ops[at];
-        let mut r = [0; 3];
-        let operands = Self::operands(op);
-        for (register, operand) in r.iter_mut().zip(operands) {
-            if let Some(operand) = operand {
-                *register = self.register(asm, places, registers, operand)?;
-            }
-        }
-        if let Op::MulAdd { .. } = op {
-            let to = self.fused(asm, registers, at, r)?;
-            self.free(registers, operands, at);
-            registers.of[at] = Some(to);
-            return Ok(());
-        }
-        self.free(registers, operands, at);
-        let to = registers.take(at, kind).ok_or_else(AsmError::registers)?;
-        match op {
-            Op::Const(_) | Op::Uniform(_) | Op::MulAdd { .. } => Ok(()),
-            Op::Load(stream) => asm.load_lanes(to, places.streams[stream], places.cut),
-            Op::Two(code, ..) => asm.add(Instruction::with3(
-                code,
-                kind.register(to),
-                kind.register(r[0]),
-                kind.register(r[1]),
-            )?),
-            Op::One(code, _) => asm.add(Instruction::with2(code, kind.register(to), kind.register(r[0]))?),
-            Op::Number(code, _, number) => asm.add(Instruction::with3(code, zmm(to), zmm(r[0]), number)?),
-            Op::Compare(code, _, _, number) => {
-                asm.add(Instruction::with4(code, kind.register(to), zmm(r[0]), zmm(r[1]), number)?)
-            }
-            Op::Select(..) => asm.blend(to, r[0], r[1], r[2]),
-            Op::OrZero(..) => asm.copy_where(to, r[0], r[1]),
-        }
-    }
-
-    /// A multiply-add of registers; gives that of its result. One operand is overwritten: the sum, or a factor, if it is
-    /// not used again, else a copy of the sum.
-    fn fused(
-        &self,
-        asm: &mut Asm,
-        registers: &mut Registers,
-        at: usize,
-        r: [usize; 3],
-    ) -> Result<usize, AsmError> {
-        let Op::MulAdd { negate, a, b, c } = self.ops[at].0 else { return Err(AsmError::registers()) };
-        let dies = |v: V, others: [V; 2]| registers.last[v] == at && !others.contains(&v);
-        let (to, over) = if dies(c, [a, b]) {
-            asm.multiply_add_to(negate, r[2], r[0], r[1])?;
-            (r[2], c)
-        } else if dies(a, [b, c]) {
-            asm.multiply_add_over(negate, r[0], r[1], r[2])?;
-            (r[0], a)
-        } else if dies(b, [a, c]) {
-            asm.multiply_add_over(negate, r[1], r[0], r[2])?;
-            (r[1], b)
-        } else {
-            let to = registers.vectors.pop().ok_or_else(AsmError::registers)?;
-            asm.copy(to, r[2])?;
-            asm.multiply_add_to(negate, to, r[0], r[1])?;
-            return Ok(to);
-        };
-        registers.of[over] = None;
-        Ok(to)
-    }
-
-    fn free(&self, registers: &mut Registers, operands: [Option<V>; 3], at: usize) {
-        for operand in operands.into_iter().flatten() {
-            if registers.last[operand] == at {
-                registers.release(operand, self.ops[operand].1);
-            }
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! Elementwise functions over rows: every element of the results is the same expression of the elements above it.
 
 use super::asm::{Asm, AsmError, Gpr, Mem};
-use super::lanes::{Lanes, Places, V};
+use super::lanes::{Lanes, V};
+use super::registers::Places;
 use super::{LANES, expr};
 use iced_x86::Register;
 use rabot_kernel::{Dag, ExprId};
@@ -55,13 +56,16 @@ impl Map {
     /// The expression on lanes, and where its values go; `None` if it has no code.
     fn lanes(&self) -> Option<(Lanes, Vec<(V, usize)>)> {
         let mut lanes = Lanes::default();
-        let read = |lanes: &mut Lanes, id: ExprId| {
+        let mut read = |lanes: &mut Lanes, id: ExprId| {
             let stream = self.reads.iter().find(|(read, _)| *read == id)?.1;
             let contiguous = *self.streams.get(stream)?;
             Some(if contiguous { lanes.load(stream) } else { lanes.uniform(stream) })
         };
-        let values = expr::eval(&mut lanes, &self.dag, &read, &self.stores)?;
-        lanes.is_possible().then_some((lanes, values))
+        let values = expr::eval(&mut lanes, &self.dag, &mut read);
+        let stores =
+            self.stores.iter().map(|(id, stream)| Some((values.get(*id).copied().flatten()?, *stream)));
+        let stores = stores.collect::<Option<Vec<_>>>()?;
+        lanes.is_possible().then_some((lanes, stores))
     }
 
     /// True if there is code for it.
@@ -91,7 +95,7 @@ impl Map {
                 false => Mem::at(*pointer, 0),
             })
             .collect();
-        let places = |cut: bool| Places { streams: &streams, constant: &constant, cut };
+        let places = |cut: bool| Places::new(&streams, &constant, cut);
         let mut asm = Asm::new()?;
         let saved = enter(&mut asm, pointers)?;
         let [mut row, mut many, mut few, mut next, mut done, mut words] =

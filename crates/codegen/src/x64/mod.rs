@@ -11,10 +11,15 @@ pub(crate) mod copy;
 mod expr;
 mod lanes;
 pub(crate) mod map;
+pub(crate) mod nest;
+mod registers;
+mod rows;
 pub(crate) mod sum;
+mod window;
 
 use asm::AsmError;
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+use rabot_kernel::{LoopKernel, Vectorize};
 use std::fmt::Write;
 
 /// Namespace of leaves among external names; the index is that among the leaves of the kernel.
@@ -35,6 +40,30 @@ pub(crate) enum Leaf {
     Copy(copy::Copy),
     /// An elementwise function over rows.
     Map(map::Map),
+    /// Rows of a loop kernel.
+    Loop(Loop),
+}
+
+/// Rows of a loop kernel; its code is made once.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Loop(Vec<u8>);
+
+impl std::fmt::Debug for Loop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Loop {
+    /// The leaf of a loop kernel, and how it is called; `None` if lanes do not have all that the kernel needs.
+    pub fn new(kernel: &LoopKernel) -> Option<(Loop, nest::Call)> {
+        let (code, call) = match kernel.vectorize {
+            Vectorize::Outer => window::code(kernel)?,
+            Vectorize::Inner => rows::code(kernel)?,
+            Vectorize::No => return None,
+        };
+        Some((Loop(code), call))
+    }
 }
 
 impl Leaf {
@@ -46,6 +75,7 @@ impl Leaf {
             Leaf::Sum(sum) => sum.assemble(),
             Leaf::Copy(copy) => copy.assemble(),
             Leaf::Map(map) => map.assemble(),
+            Leaf::Loop(Loop(code)) => Ok(code.clone()),
         }
     }
 }

@@ -1,0 +1,345 @@
+//! What leaves of loop kernels have in common: where they read and write, and their argument.
+//!
+//! The argument begins with the number of rows, which the leaf counts down, and the bytes of each row of columns. Then
+//! come, for each pointer, where it starts and how many bytes it moves from row to row; then values of f32, and room for
+//! reductions, a word each.
+
+use super::asm::{Asm, AsmError, Gpr, Mem};
+use super::lanes::{Lanes, V};
+use iced_x86::Register;
+use rabot_kernel::{Access, Coord, ExprId, LoopKernel, Size};
+use rabot_tensor::DType;
+
+/// A place in a buffer that moves from row to row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pointer {
+    /// Argument of the kernel.
+    pub arg: usize,
+    /// Parameter that is the constant part of the index.
+    pub offset: Option<usize>,
+    /// Strides of outer coordinates, that of the row included.
+    pub strides: Vec<(Coord, Size)>,
+    /// Parameters, and how often each is part of the index: distances of taps.
+    pub shift: Vec<(usize, i64)>,
+}
+
+impl Pointer {
+    /// Its distance from row to row; `None` if it stays.
+    pub fn step(&self, row: Option<Coord>) -> Option<Size> {
+        self.strides.iter().find(|(coord, _)| Some(*coord) == row).map(|(_, stride)| *stride)
+    }
+}
+
+/// How a kernel calls its leaf.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// The coordinate of rows; the leaf does many of them.
+    pub row: Option<Coord>,
+    /// Columns of each loop.
+    pub columns: Vec<Size>,
+    /// Pointers.
+    pub pointers: Vec<Pointer>,
+    /// Values of f32 that depend on parameters only: stage and node.
+    pub values: Vec<(usize, ExprId)>,
+    /// Reductions.
+    pub slots: usize,
+}
+
+impl Call {
+    /// Where the bytes of a row of columns are in the argument.
+    pub fn columns_at(&self, index: usize) -> i64 {
+        8 + 8 * index as i64
+    }
+
+    /// Where a pointer is.
+    pub fn pointer_at(&self, index: usize) -> i64 {
+        self.columns_at(self.columns.len()) + 16 * index as i64
+    }
+
+    /// Where a value is.
+    pub fn value_at(&self, index: usize) -> i64 {
+        self.pointer_at(self.pointers.len()) + 8 * index as i64
+    }
+
+    /// Where a reduction goes.
+    pub fn slot_at(&self, index: usize) -> i64 {
+        self.value_at(self.values.len()) + 8 * index as i64
+    }
+
+    /// Bytes of the argument.
+    pub fn bytes(&self) -> usize {
+        self.slot_at(self.slots) as usize
+    }
+}
+
+/// Which words of memory the lanes of a stream are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    /// One for all.
+    Same,
+    /// Neighbours.
+    Next,
+    /// Every second one.
+    Second,
+}
+
+/// What code reads or writes at a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Stream {
+    /// Memory: a pointer, and bytes from there.
+    Memory(usize, i64, Step),
+    /// A value of the argument.
+    Value(usize),
+    /// A reduction.
+    Slot(usize),
+    /// Lane numbers of every second word, from 0 or 1.
+    Seconds(usize),
+}
+
+/// The streams of a leaf, each once.
+pub(super) struct Streams<'k> {
+    kernel: &'k LoopKernel,
+    lane: Coord,
+    row: Option<Coord>,
+    pub pointers: Vec<Pointer>,
+    pub list: Vec<Stream>,
+}
+
+/// Pointers at most: a register each.
+pub(super) const MOST_POINTERS: usize = POINTERS.len();
+
+pub(super) const ARGUMENT: Gpr = Register::RDI;
+pub(super) const AT: Gpr = Register::RCX;
+pub(super) const END: Gpr = Register::RAX;
+pub(super) const SPARE: Gpr = Register::RDX;
+pub(super) const POOL: Gpr = Register::RBX;
+pub(super) const POINTERS: [Gpr; 10] = [
+    Register::RSI,
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
+    Register::RBP,
+];
+/// Registers that belong to the caller, among those.
+const SAVED: [Gpr; 6] =
+    [Register::RBX, Register::R12, Register::R13, Register::R14, Register::R15, Register::RBP];
+
+impl<'k> Streams<'k> {
+    pub fn new(kernel: &'k LoopKernel, lane: Coord, row: Option<Coord>) -> Self {
+        Streams { kernel, lane, row, pointers: Vec::new(), list: Vec::new() }
+    }
+
+    /// The number of a stream.
+    pub fn add(&mut self, stream: Stream) -> usize {
+        let known = self.list.iter().position(|known| *known == stream);
+        known.unwrap_or_else(|| {
+            self.list.push(stream);
+            self.list.len() - 1
+        })
+    }
+
+    /// Where an access goes, so many rows on and at the coordinates `at`; `None` if there is no code for it.
+    pub fn memory(
+        &mut self,
+        arg: usize,
+        access: &Access,
+        rows: i64,
+        at: &[(Coord, i64)],
+    ) -> Option<(usize, i64, Step)> {
+        if self.kernel.args.get(arg)?.dtype != DType::F32 || !access.dynamic.is_empty() {
+            return None;
+        }
+        let (offset, mut index) = match access.offset {
+            None => (None, 0),
+            Some(Size::Const(value)) => (None, value),
+            Some(Size::Param(param)) => (Some(param), 0),
+        };
+        let mut step = Step::Same;
+        let mut pointer = Pointer { arg, offset, strides: Vec::new(), shift: Vec::new() };
+        for &(coord, stride) in access.strides.iter().filter(|(_, stride)| *stride != Size::Const(0)) {
+            if coord == self.lane {
+                step = match stride {
+                    Size::Const(1) => Step::Next,
+                    Size::Const(2) => Step::Second,
+                    _ => return None,
+                };
+                continue;
+            }
+            let known = at.iter().find(|(known, _)| *known == coord).map(|(_, value)| *value);
+            let times = if Some(coord) == self.row { Some(rows) } else { known };
+            if coord < self.kernel.outer.len() {
+                pointer.strides.push((coord, stride));
+            } else {
+                times?;
+            }
+            match (stride, times.unwrap_or(0)) {
+                (_, 0) => {}
+                (Size::Const(stride), times) => index = stride.checked_mul(times)?.checked_add(index)?,
+                (Size::Param(param), times) => match pointer.shift.iter_mut().find(|(p, _)| *p == param) {
+                    Some((_, count)) => *count += times,
+                    None => pointer.shift.push((param, times)),
+                },
+            }
+        }
+        pointer.shift.retain(|(_, count)| *count != 0);
+        pointer.shift.sort_unstable();
+        pointer.strides.sort_unstable_by_key(|(coord, _)| *coord);
+        let bytes = i64::from(i32::try_from(index.checked_mul(4)?).ok()?);
+        let known = self.pointers.iter().position(|known| *known == pointer);
+        let number = known.unwrap_or_else(|| {
+            self.pointers.push(pointer);
+            self.pointers.len() - 1
+        });
+        (number < MOST_POINTERS).then_some((number, bytes, step))
+    }
+
+    /// The stream of a store, whose columns must be neighbours, or one word.
+    pub fn store(
+        &mut self,
+        arg: usize,
+        access: &Access,
+        rows: i64,
+        at: &[(Coord, i64)],
+        step: Step,
+    ) -> Option<usize> {
+        let (pointer, bytes, found) = self.memory(arg, access, rows, at)?;
+        (found == step).then(|| self.add(Stream::Memory(pointer, bytes, step)))
+    }
+
+    /// True if a stream is the same in all rows.
+    pub fn is_fixed(&self, stream: usize) -> bool {
+        match self.list[stream] {
+            Stream::Memory(pointer, _, step) => {
+                step == Step::Same && self.pointers[pointer].step(self.row).is_none()
+            }
+            Stream::Value(_) | Stream::Seconds(_) => true,
+            Stream::Slot(_) => false,
+        }
+    }
+
+    /// Where the streams are in memory; tables lie `tables` bytes into the pool.
+    pub fn places(&self, call: &Call, tables: i64) -> Vec<Mem> {
+        let place = |stream: &Stream| match *stream {
+            Stream::Memory(pointer, bytes, Step::Same) => Mem::at(POINTERS[pointer], bytes),
+            Stream::Memory(pointer, bytes, Step::Next) => Mem::indexed(POINTERS[pointer], AT, 1, bytes),
+            Stream::Memory(pointer, bytes, Step::Second) => Mem::indexed(POINTERS[pointer], AT, 2, bytes),
+            Stream::Value(index) => Mem::at(ARGUMENT, call.value_at(index)),
+            Stream::Slot(index) => Mem::at(ARGUMENT, call.slot_at(index)),
+            Stream::Seconds(first) => Mem::at(POOL, tables + 64 * first as i64),
+        };
+        self.list.iter().map(place).collect()
+    }
+}
+
+/// True if a stage reads nothing that the kernel writes while it is not certain that it reads it first.
+pub(super) fn reads_before_it_writes(kernel: &LoopKernel, stage: usize) -> bool {
+    let stage = &kernel.stages[stage];
+    let loads = stage.dag.nodes().iter().filter_map(|node| match &node.expr {
+        rabot_kernel::Expr::Load { arg, access } => Some((*arg, access)),
+        _ => None,
+    });
+    loads.into_iter().all(|(arg, access)| {
+        let mut own = stage.stores.iter().filter(|store| store.arg == arg);
+        own.all(|store| store.access == *access && stage.stores.len() == 1)
+    })
+}
+
+/// The constants of code, in the order in which they lie in its pool.
+pub(super) fn pool_of<'l>(lists: impl Iterator<Item = &'l Lanes>) -> Vec<u32> {
+    let mut pool: Vec<u32> = lists.flat_map(Lanes::constants).collect();
+    pool.sort_unstable();
+    pool.dedup();
+    pool
+}
+
+/// Words behind the constants of the pool: all ones, then tables of lane numbers.
+pub(super) fn pool_words(pool: &[u32]) -> Vec<u32> {
+    let seconds = |first: u32| (0..16).map(move |lane| first + 2 * lane);
+    pool.iter().copied().chain([u32::MAX]).chain(seconds(0)).chain(seconds(1)).collect()
+}
+
+/// The word of all ones behind a pool.
+pub(super) fn ones(pool: &[u32]) -> Mem {
+    Mem::at(POOL, 4 * pool.len() as i64)
+}
+
+/// Bytes from the start of a pool to its tables.
+pub(super) fn tables_at(pool: &[u32]) -> i64 {
+    4 * (pool.len() as i64 + 1)
+}
+
+/// Saves the caller's registers and loads the pointers; gives what was saved.
+pub(super) fn enter(asm: &mut Asm, call: &Call) -> Result<Vec<Gpr>, AsmError> {
+    let pointers = POINTERS.get(..call.pointers.len()).ok_or_else(AsmError::registers)?;
+    let is_used = |register: &Gpr| *register == POOL || pointers.contains(register);
+    let saved: Vec<Gpr> = SAVED.into_iter().filter(is_used).collect();
+    saved.iter().try_for_each(|register| asm.push(*register))?;
+    for (index, pointer) in pointers.iter().enumerate() {
+        asm.load_word(*pointer, Mem::at(ARGUMENT, call.pointer_at(index)))?;
+    }
+    Ok(saved)
+}
+
+/// Restores them and ends the function.
+pub(super) fn leave(asm: &mut Asm, saved: &[Gpr]) -> Result<(), AsmError> {
+    saved.iter().rev().try_for_each(|register| asm.pop(*register))?;
+    asm.ret()
+}
+
+/// Moves the pointers `1 << bits` rows on.
+pub(super) fn next_rows(asm: &mut Asm, call: &Call, bits: u32) -> Result<(), AsmError> {
+    for (index, (pointer, register)) in call.pointers.iter().zip(POINTERS).enumerate() {
+        let step = Mem::at(ARGUMENT, call.pointer_at(index) + 8);
+        match (pointer.step(call.row), bits) {
+            (None, _) => {}
+            (Some(_), 0) => asm.add_word_at(register, step)?,
+            (Some(_), bits) => {
+                asm.load_word(SPARE, step)?;
+                asm.shift_left(SPARE, bits)?;
+                asm.add_word(register, SPARE)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Values of nodes that are the same for the whole kernel, but not held in lanes: casts of sizes.
+pub(super) struct Values {
+    /// Stage and node of each.
+    pub list: Vec<(usize, ExprId)>,
+}
+
+impl Values {
+    /// The value of a node, if it depends on parameters only.
+    pub fn read(
+        &mut self,
+        kernel: &LoopKernel,
+        streams: &mut Streams<'_>,
+        lanes: &mut Lanes,
+        stage: usize,
+        id: ExprId,
+    ) -> Option<V> {
+        use rabot_kernel::Expr;
+        let dag = &kernel.stages[stage].dag;
+        let mut waiting = vec![id];
+        while let Some(id) = waiting.pop() {
+            match &dag[id].expr {
+                Expr::Const(_) | Expr::Size(_) => {}
+                Expr::Cast(a) | Expr::Bitcast(a) | Expr::Unary(_, a) => waiting.push(*a),
+                Expr::Binary(_, a, b) => waiting.extend([*a, *b]),
+                _ => return None,
+            }
+        }
+        let known = self.list.iter().position(|known| *known == (stage, id));
+        let index = known.unwrap_or_else(|| {
+            self.list.push((stage, id));
+            self.list.len() - 1
+        });
+        Some(lanes.uniform(streams.add(Stream::Value(index))))
+    }
+}

@@ -1,0 +1,410 @@
+//! Windows: loops on vectors along the last outer dim, with small stages that are unrolled. Depthwise convolutions and
+//! pools, and what follows them.
+//!
+//! Several rows are done at once where they read the same elements. The taps of these rows are put in the order of the
+//! elements that they read, so that each is loaded once; in a row they stay in their order.
+
+use super::asm::{Asm, AsmError, Mem};
+use super::lanes::{Lanes, Op, V};
+use super::nest::{self, AT, Call, END, SPARE, Step, Stream, Streams, Values};
+use super::registers::{Places, VECTORS};
+use super::{LANES, expr};
+use crate::prim::Prim;
+use rabot_kernel::{Coord, Expr, ExprId, LoopKernel, Size, Vectorize};
+use rabot_tensor::DType;
+use std::collections::{HashMap, HashSet};
+
+/// Taps of a stage at most.
+const MOST_TAPS: i64 = 64;
+
+/// Operations of a block of rows at most.
+const MOST_OPERATIONS: usize = 4096;
+
+/// Rows that may be done at once, as powers of two, most first.
+const ROWS: [u32; 3] = [2, 1, 0];
+
+/// Mask registers: those of the first and of the second half of 32 words of which every second is needed, without and
+/// with the words between them.
+const HALVES: [[usize; 2]; 2] = [[3, 4], [5, 6]];
+
+/// Mask registers that are left where there are such halves.
+const FEW_MASKS: usize = 2;
+
+const VECTOR: i64 = LANES as i64 * 4;
+
+/// The code of so many rows at once, as a power of two.
+struct Block {
+    rows: u32,
+    lanes: Lanes,
+    stores: Vec<(V, usize)>,
+}
+
+/// Code under construction.
+struct Builder<'k, 's> {
+    kernel: &'k LoopKernel,
+    streams: &'s mut Streams<'k>,
+    values: &'s mut Values,
+    lanes: Lanes,
+    loaded: HashMap<(usize, usize), V>,
+    /// Elements of which every second is read: pointer and distance.
+    seconds: HashSet<(usize, i64)>,
+    /// For each row, the reductions so far.
+    reduced: Vec<Vec<V>>,
+}
+
+/// The code of a kernel's rows, and how it is called; `None` if there is none.
+pub(crate) fn code(kernel: &LoopKernel) -> Option<(Vec<u8>, Call)> {
+    let lane = kernel.outer.len().checked_sub(1).filter(|_| kernel.vectorize == Vectorize::Outer)?;
+    let row = lane.checked_sub(1);
+    for (index, stage) in kernel.stages.iter().enumerate() {
+        let written = |arg: usize| kernel.stages.iter().flat_map(|s| &s.stores).any(|s| s.arg == arg);
+        let safe = stage.dag.nodes().iter().all(|node| match &node.expr {
+            Expr::Load { arg, .. } => !written(*arg),
+            _ => true,
+        });
+        if !(safe || kernel.stages.len() == 1 && nest::reads_before_it_writes(kernel, index)) {
+            return None;
+        }
+    }
+    let (mut streams, mut values) = (Streams::new(kernel, lane, row), Values { list: Vec::new() });
+    let one = block(kernel, &mut streams, &mut values, 0)?;
+    let mut blocks = Vec::new();
+    for rows in
+        ROWS.into_iter().filter(|&rows| rows > 0 && row.is_some_and(|row| fits(kernel.outer[row], rows)))
+    {
+        let pointers = streams.pointers.len();
+        match block(kernel, &mut streams, &mut values, rows) {
+            Some(many) if is_shared(&one, &many) => blocks.push(many),
+            // What one row needs comes first.
+            _ => streams.pointers.truncate(pointers),
+        }
+    }
+    blocks.push(one);
+    let call = Call {
+        row,
+        columns: vec![kernel.outer[lane]],
+        pointers: streams.pointers.clone(),
+        values: values.list,
+        slots: 0,
+    };
+    let pinned = pins(&streams, &blocks[0]);
+    (0..=pinned.len()).rev().find_map(|count| {
+        let code = assemble(&streams, &call, &blocks, &pinned[..count]);
+        code.ok().map(|code| (code, call.clone()))
+    })
+}
+
+fn fits(rows: Size, bits: u32) -> bool {
+    match rows {
+        Size::Const(rows) => rows >= 1 << bits,
+        Size::Param(_) => true,
+    }
+}
+
+/// True if rows done together read less than one by one.
+fn is_shared(one: &Block, many: &Block) -> bool {
+    let loads = |block: &Block| {
+        block.lanes.ops.iter().filter(|(op, _)| matches!(op, Op::Load(_) | Op::LoadWhere(..))).count()
+    };
+    loads(many) < loads(one) << many.rows
+}
+
+/// What stays in registers over all rows, the most wanted first.
+fn pins(streams: &Streams<'_>, block: &Block) -> Vec<Op> {
+    let fixed = |op: &Op| match *op {
+        Op::Uniform(stream) | Op::Table(stream) => streams.is_fixed(stream),
+        _ => false,
+    };
+    let words = block.lanes.ops.iter().map(|(op, _)| *op).filter(fixed);
+    let constants = block.lanes.ops.iter().map(|(op, _)| *op).filter(|op| matches!(op, Op::Const(_)));
+    let mut pins: Vec<Op> = Vec::new();
+    for op in words.chain(constants) {
+        if !pins.contains(&op) && pins.len() + 2 < VECTORS {
+            pins.push(op);
+        }
+    }
+    pins
+}
+
+/// The operations of a block of rows.
+fn block<'k>(
+    kernel: &'k LoopKernel,
+    streams: &mut Streams<'k>,
+    values: &mut Values,
+    rows: u32,
+) -> Option<Block> {
+    let count = 1usize << rows;
+    let mut builder = Builder {
+        kernel,
+        streams,
+        values,
+        lanes: Lanes::default(),
+        loaded: HashMap::new(),
+        seconds: HashSet::new(),
+        reduced: vec![Vec::new(); count],
+    };
+    builder.find_seconds(count)?;
+    let mut stores = Vec::new();
+    for stage in 0..kernel.stages.len() {
+        builder.stage(stage, count, &mut stores)?;
+    }
+    let possible = builder.lanes.is_possible() && builder.lanes.ops.len() <= MOST_OPERATIONS;
+    possible.then_some(Block { rows, lanes: builder.lanes, stores })
+}
+
+/// All points of small inner dims, in order; `None` if there are too many, or they are not known.
+fn taps(kernel: &LoopKernel, inner: &[Size]) -> Option<Vec<Vec<(Coord, i64)>>> {
+    let mut points = vec![Vec::new()];
+    for (index, size) in inner.iter().enumerate() {
+        let Size::Const(extent) = *size else { return None };
+        if extent < 0 || extent.checked_mul(points.len() as i64)? > MOST_TAPS {
+            return None;
+        }
+        let extend = |point: &Vec<(Coord, i64)>| {
+            let point = point.clone();
+            (0..extent).map(move |at| [point.as_slice(), &[(kernel.inner_coord(index), at)]].concat())
+        };
+        points = points.iter().flat_map(extend).collect();
+    }
+    Some(points)
+}
+
+impl Builder<'_, '_> {
+    /// Visits every load whose lanes are every second element.
+    fn find_seconds(&mut self, rows: usize) -> Option<()> {
+        for stage in &self.kernel.stages {
+            for (point, row) in taps(self.kernel, &stage.inner)?
+                .iter()
+                .flat_map(|point| (0..rows as i64).map(move |row| (point, row)))
+            {
+                for node in stage.dag.nodes() {
+                    if let Expr::Load { arg, access } = &node.expr
+                        && let (pointer, bytes, Step::Second) =
+                            self.streams.memory(*arg, access, row, point)?
+                    {
+                        self.seconds.insert((pointer, bytes));
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Where the first of the rows reads at a point, for the order of points.
+    fn place(&mut self, stage: usize, row: usize, point: &[(Coord, i64)]) -> (usize, i64) {
+        let nodes = self.kernel.stages[stage].dag.nodes();
+        let mut first = (0, 0);
+        for node in nodes {
+            if let Expr::Load { arg, access } = &node.expr
+                && let Some((pointer, bytes, Step::Next | Step::Second)) =
+                    self.streams.memory(*arg, access, row as i64, point)
+            {
+                first = (pointer, bytes);
+                break;
+            }
+        }
+        first
+    }
+
+    /// A stage at all its points, of all rows.
+    fn stage(&mut self, index: usize, rows: usize, stores: &mut Vec<(V, usize)>) -> Option<()> {
+        let stage = &self.kernel.stages[index];
+        let points = taps(self.kernel, &stage.inner)?;
+        if stage.reductions.iter().any(|reduction| stage.dag.dtype(reduction.value) != DType::F32) {
+            return None;
+        }
+        let mut sums: Vec<Vec<V>> = vec![Vec::new(); rows];
+        for reduction in &stage.reductions {
+            let start = self.lanes.f32(expr::identity(reduction.function));
+            sums.iter_mut().for_each(|list| list.push(start));
+        }
+        let mut order: Vec<((usize, i64), usize, usize)> = Vec::new();
+        for row in 0..rows {
+            // Points of a row stay in order, also where their places do not rise.
+            let mut least = (0, i64::MIN);
+            for (number, point) in points.iter().enumerate() {
+                least = least.max(self.place(index, row, point));
+                order.push((least, row, number));
+            }
+        }
+        order.sort_unstable();
+        for (_, row, number) in order {
+            let point = &points[number];
+            let values = self.eval(index, row, point);
+            for (reduction, sum) in stage.reductions.iter().zip(&mut sums[row]) {
+                *sum = expr::accumulate(&mut self.lanes, stage, reduction, &values, *sum)?;
+            }
+            for store in &stage.stores {
+                let stream = self.streams.store(store.arg, &store.access, row as i64, point, Step::Next)?;
+                stores.push((values.get(store.value).copied().flatten()?, stream));
+            }
+        }
+        for (reduced, sums) in self.reduced.iter_mut().zip(sums) {
+            reduced.extend(sums);
+        }
+        Some(())
+    }
+
+    fn eval(&mut self, stage: usize, row: usize, point: &[(Coord, i64)]) -> Vec<Option<V>> {
+        let mut lanes = std::mem::take(&mut self.lanes);
+        let dag = &self.kernel.stages[stage].dag;
+        let values = expr::eval(&mut lanes, dag, &mut |lanes, id| self.read(lanes, stage, id, row, point));
+        self.lanes = lanes;
+        values
+    }
+
+    fn read(
+        &mut self,
+        lanes: &mut Lanes,
+        stage: usize,
+        id: ExprId,
+        row: usize,
+        point: &[(Coord, i64)],
+    ) -> Option<V> {
+        match &self.kernel.stages[stage].dag[id].expr {
+            Expr::Reduced(number) => self.reduced[row].get(*number).copied(),
+            Expr::Load { arg, access } => {
+                let (pointer, bytes, step) = self.streams.memory(*arg, access, row as i64, point)?;
+                let stream = self.streams.add(Stream::Memory(pointer, bytes, step));
+                Some(match step {
+                    Step::Same => self.once(lanes, (stream, 0), |lanes| lanes.uniform(stream)),
+                    Step::Next => self.once(lanes, (stream, 0), |lanes| lanes.load(stream)),
+                    Step::Second => self.second(lanes, pointer, bytes),
+                })
+            }
+            _ => self.values.read(self.kernel, self.streams, lanes, stage, id),
+        }
+    }
+
+    fn once(&mut self, lanes: &mut Lanes, key: (usize, usize), make: impl FnOnce(&mut Lanes) -> V) -> V {
+        *self.loaded.entry(key).or_insert_with(|| make(lanes))
+    }
+
+    /// Every second one of the elements from a place on. Those between them are read at once, where they are needed.
+    fn second(&mut self, lanes: &mut Lanes, pointer: usize, bytes: i64) -> V {
+        // The run of neighbours that the place is in, from its start: an even one and the odd one behind it are a pair.
+        let mut start = bytes;
+        while self.seconds.contains(&(pointer, start - 4)) {
+            start -= 4;
+        }
+        let odd = (bytes - start) / 4 % 2;
+        let first = bytes - 4 * odd;
+        let is_pair = self.seconds.contains(&(pointer, first + 4));
+        let halves = HALVES[usize::from(is_pair)];
+        let [low, high] = std::array::from_fn(|half| {
+            let stream = Stream::Memory(pointer, first + VECTOR * half as i64, Step::Second);
+            let stream = self.streams.add(stream);
+            self.once(lanes, (stream, halves[half]), |lanes| lanes.load_where(stream, halves[half]))
+        });
+        let table = self.streams.add(Stream::Seconds(odd as usize));
+        let table = self.once(lanes, (table, 0), |lanes| lanes.table(table));
+        let stream = self.streams.add(Stream::Memory(pointer, bytes, Step::Second));
+        // No mask has this number: the value itself.
+        self.once(lanes, (stream, usize::MAX), |lanes| lanes.pick(low, high, table))
+    }
+}
+
+/// The code, with the values of some operations in registers throughout.
+fn assemble(streams: &Streams<'_>, call: &Call, blocks: &[Block], pins: &[Op]) -> Result<Vec<u8>, AsmError> {
+    let pool = nest::pool_of(blocks.iter().map(|block| &block.lanes));
+    let constant = |bits: u32| Mem::at(nest::POOL, 4 * pool.binary_search(&bits).unwrap_or(0) as i64);
+    let places = streams.places(call, nest::tables_at(&pool));
+    let places = Places { vectors: VECTORS - pins.len(), ..Places::new(&places, &constant, false) };
+    let mut asm = Asm::new()?;
+    let saved = nest::enter(&mut asm, call)?;
+    let mut words = asm.label();
+    asm.address_of(nest::POOL, words)?;
+    asm.load_word(END, Mem::at(nest::ARGUMENT, call.columns_at(0)))?;
+    for (index, op) in pins.iter().enumerate() {
+        places.load(&mut asm, *op, VECTORS - 1 - index)?;
+    }
+    for block in blocks {
+        block.rows(&mut asm, call, places, pins, nest::ones(&pool))?;
+    }
+    nest::leave(&mut asm, &saved)?;
+    asm.place(&mut words)?;
+    asm.words(&nest::pool_words(&pool))?;
+    asm.finish()
+}
+
+impl Block {
+    /// True if it reads every second element.
+    fn has_halves(&self) -> bool {
+        self.lanes.ops.iter().any(|(op, _)| matches!(op, Op::LoadWhere(..)))
+    }
+
+    /// The loop over its rows, while there are enough of them.
+    fn rows(
+        &self,
+        asm: &mut Asm,
+        call: &Call,
+        places: Places<'_>,
+        pins: &[Op],
+        ones: Mem,
+    ) -> Result<(), AsmError> {
+        let register = |op: &Op| pins.iter().position(|pin| pin == op).map(|index| VECTORS - 1 - index);
+        let ops = self.lanes.ops.iter().enumerate();
+        let given: Vec<(V, usize)> = ops.filter_map(|(at, (op, _))| Some((at, register(op)?))).collect();
+        let masks = if self.has_halves() { FEW_MASKS } else { places.masks };
+        let places = Places { given: &given, masks, ..places };
+        let count = Mem::at(nest::ARGUMENT, 0);
+        let [mut row, mut many, mut few, mut next, mut done] = std::array::from_fn(|_| asm.label());
+        asm.place(&mut row)?;
+        asm.compare_at(count, 1 << self.rows)?;
+        asm.jump_if_less(done)?;
+        asm.set_number(AT, VECTOR as i32)?;
+        asm.compare_words(END, AT)?;
+        asm.jump_if_less(few)?;
+        if self.has_halves() {
+            whole_halves(asm)?;
+        }
+        asm.place(&mut many)?;
+        asm.add_number(AT, -VECTOR)?;
+        self.lanes.emit(asm, &places, &self.stores)?;
+        asm.add_number(AT, 2 * VECTOR)?;
+        asm.compare_words(END, AT)?;
+        asm.jump_if_not_less(many)?;
+        asm.place(&mut few)?;
+        asm.add_number(AT, -VECTOR)?;
+        asm.compare_words(END, AT)?;
+        asm.jump_if_zero(next)?;
+        if self.has_halves() {
+            cut_halves(asm, ones)?;
+        }
+        asm.tail(END, AT, ones, SPARE)?;
+        self.lanes.emit(asm, &Places { cut: true, ..places }, &self.stores)?;
+        asm.place(&mut next)?;
+        nest::next_rows(asm, call, self.rows)?;
+        asm.subtract_at(count, 1 << self.rows)?;
+        asm.jump(row)?;
+        asm.place(&mut done)?;
+        asm.separate()
+    }
+}
+
+/// Masks of halves where all lanes are there. The last word of the second half is not needed without those between.
+fn whole_halves(asm: &mut Asm) -> Result<(), AsmError> {
+    asm.set_number(SPARE, 0xffff)?;
+    for mask in [HALVES[0][0], HALVES[1][0], HALVES[1][1]] {
+        asm.set_mask(mask, SPARE)?;
+    }
+    asm.set_number(SPARE, 0x7fff)?;
+    asm.set_mask(HALVES[0][1], SPARE)
+}
+
+/// Masks of halves where the bytes from `AT` to `END` are there.
+fn cut_halves(asm: &mut Asm, ones: Mem) -> Result<(), AsmError> {
+    for (index, halves) in HALVES.iter().enumerate() {
+        asm.copy_word(SPARE, END)?;
+        asm.subtract_word(SPARE, AT)?;
+        asm.shift_right(SPARE, 1)?;
+        asm.ones_below(SPARE, ones)?;
+        if index == 0 {
+            asm.shift_right(SPARE, 1)?;
+        }
+        asm.set_mask(halves[0], SPARE)?;
+        asm.shift_right(SPARE, LANES as u32)?;
+        asm.set_mask(halves[1], SPARE)?;
+    }
+    Ok(())
+}

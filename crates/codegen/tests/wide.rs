@@ -1,0 +1,320 @@
+//! Loop kernels on vectors of 512 bits against those on 128 bits, to the bit, in memory that ends where it must not be
+//! touched; and which targets have such code.
+
+mod common;
+#[path = "contraction/mod.rs"]
+mod contraction;
+
+use common::{access, arg, bytes, levels, load, plan, stage, store, typed, values};
+use contraction::Guarded;
+use rabot_codegen::{asm_text, compile_jit};
+use rabot_kernel::{
+    Access, BinaryFn, Dag, Expr, KernelDesc, LoopKernel, ReduceFn, Reduction, Size, Stage, UnaryFn, Vectorize,
+};
+use rabot_target::Profile;
+use rabot_tensor::DType;
+
+use Size::{Const, Param};
+
+/// Numbers among which are NaN, infinities, zeros of either sign and denormals.
+fn specials(count: usize, seed: u64) -> Vec<f32> {
+    let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e-40, -1e-41, f32::MAX, 0.0];
+    let mut list = values(count, seed);
+    for (index, value) in list.iter_mut().enumerate().skip(seed as usize % 7).step_by(11) {
+        *value = special[(index / 11 + seed as usize) % special.len()];
+    }
+    list
+}
+
+/// A kernel on one machine, by all items at once and by a few at a time; what it writes.
+fn run(
+    kernel: &LoopKernel,
+    profile: &Profile,
+    params: &[i64],
+    items: i64,
+    buffers: &[Vec<u8>],
+) -> Vec<Vec<u8>> {
+    let program = compile_jit(&plan(KernelDesc::Loop(kernel.clone())), profile).unwrap();
+    let function = program.kernel(0).unwrap();
+    let call = |step: i64| {
+        let guarded: Vec<Guarded> = buffers.iter().map(|buffer| Guarded::new(buffer)).collect();
+        let pointers: Vec<*mut u8> = guarded.iter().map(Guarded::pointer).collect();
+        let (mut status, mut scratch, mut begin) = (0i64, [0u8; 64], 0);
+        while begin < items {
+            let end = (begin + step).min(items);
+            // SAFETY: a buffer for each argument; what lies behind each faults. Loop kernels use no scratch memory.
+            unsafe {
+                function(pointers.as_ptr(), params.as_ptr(), begin, end, scratch.as_mut_ptr(), &mut status);
+            }
+            begin = end;
+        }
+        assert_eq!(status, 0);
+        guarded.iter().map(Guarded::bytes).collect::<Vec<_>>()
+    };
+    let whole = call(items.max(1));
+    assert!(whole == call(5), "the partition changes the result");
+    whole
+}
+
+/// The bits of an f32; one for all NaN.
+fn bits(value: &f32) -> u32 {
+    if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }
+}
+
+/// Runs a kernel on 128 bits and on 512; true if there is a machine with both.
+fn compare(kernel: &LoopKernel, params: &[i64], items: i64, buffers: &[Vec<u8>], what: &str) -> bool {
+    let mut machines = levels();
+    machines.retain(|profile| profile.fma);
+    let [narrow, wide @ ..] = &machines[..] else { return false };
+    let expected = run(kernel, narrow, params, items, buffers);
+    for profile in wide {
+        let text = asm_text(&plan(KernelDesc::Loop(kernel.clone())), 0, profile).unwrap();
+        assert!(text.contains("%zmm"), "{what}: no leaf on {}", profile.name);
+        let got = run(kernel, profile, params, items, buffers);
+        for (argument, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            let bits = |bytes: &[u8]| typed::<f32>(bytes).iter().map(bits).collect::<Vec<_>>();
+            let (got, expected) = (bits(got), bits(expected));
+            let place = got.iter().zip(&expected).position(|(a, b)| a != b);
+            assert_eq!(place, None, "{what}: argument {argument} on {}", profile.name);
+        }
+    }
+    !wide.is_empty()
+}
+
+/// What a window is.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    rows: usize,
+    columns: usize,
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+    symbolic: bool,
+    after: u8,
+}
+
+/// A stride, in the code or among the parameters.
+struct Sizes {
+    symbolic: bool,
+    params: Vec<i64>,
+}
+
+impl Sizes {
+    fn size(&mut self, value: usize) -> Size {
+        if !self.symbolic {
+            return Const(value as i64);
+        }
+        self.params.push(value as i64);
+        Param(self.params.len() - 1)
+    }
+}
+
+/// `y[c, i, j] = f(Σ x[c, s·i + d·u, s·j + d·v] · w[c, u, v] + b[c])`, and the maximum of the window.
+fn windows(shape: Shape, channels: usize) {
+    let Shape { rows, columns, kernel: k, stride, dilation, symbolic, after } = shape;
+    let extent = |n: usize| if n == 0 { 0 } else { (n - 1) * stride + (k - 1) * dilation + 1 };
+    let (height, width) = (extent(rows), extent(columns));
+    let mut sizes = Sizes { symbolic, params: Vec::new() };
+    let row = sizes.size(width * stride);
+    let tap_row = if symbolic && dilation == 1 && stride == 1 { row } else { sizes.size(width * dilation) };
+    let window = Access {
+        strides: vec![
+            (0, sizes.size(height * width)),
+            (1, row),
+            (2, Const(stride as i64)),
+            (3, tap_row),
+            (4, Const(dilation as i64)),
+        ],
+        ..Access::default()
+    };
+    let mut dag = Dag::default();
+    let x = load(&mut dag, 0, DType::F32, window);
+    let w = load(&mut dag, 1, DType::F32, access(&[(0, (k * k) as i64), (3, k as i64), (4, 1)]));
+    let product = dag.binary(BinaryFn::Mul, x, w);
+    let mut last = Dag::default();
+    let sum = last.push(Expr::Reduced(0), DType::F32);
+    let max = last.push(Expr::Reduced(1), DType::F32);
+    let bias = load(&mut last, 2, DType::F32, access(&[(0, 1)]));
+    let sum = last.binary(BinaryFn::Add, sum, bias);
+    let sum = match after {
+        0 => sum,
+        1 => {
+            let (zero, six) = (last.constant(DType::F32, 0.0), last.constant(DType::F32, 6.0));
+            let sum = last.binary(BinaryFn::Max, sum, zero);
+            last.binary(BinaryFn::Min, sum, six)
+        }
+        _ => {
+            let sigmoid = last.unary(UnaryFn::Sigmoid, sum);
+            last.binary(BinaryFn::Mul, sum, sigmoid)
+        }
+    };
+    let to = Access {
+        strides: vec![(0, sizes.size(rows * columns)), (1, sizes.size(columns)), (2, Const(1))],
+        ..Access::default()
+    };
+    let reduction = |function, value| Reduction { function, value };
+    let kernel = LoopKernel {
+        args: [vec![arg(DType::F32, false); 3], vec![arg(DType::F32, true); 2]].concat(),
+        outer: vec![Const(channels as i64), sizes.size(rows), sizes.size(columns)],
+        items: 2,
+        stages: vec![
+            Stage {
+                inner: vec![Const(k as i64); 2],
+                dag,
+                reductions: vec![reduction(ReduceFn::Sum, product), reduction(ReduceFn::Max, x)],
+                stores: vec![],
+            },
+            stage(vec![], last, vec![store(3, to.clone(), sum), store(4, to, max)]),
+        ],
+        vectorize: Vectorize::Outer,
+    };
+    let result = vec![0; channels * rows * columns * 4];
+    let buffers = [
+        bytes(&specials(channels * height * width, 3 + columns as u64)),
+        bytes(&values(channels * k * k, 4)),
+        bytes(&values(channels, 5)),
+        result.clone(),
+        result,
+    ];
+    compare(&kernel, &sizes.params, (channels * rows) as i64, &buffers, &format!("{shape:?}"));
+}
+
+#[test]
+fn windows_of_all_widths() {
+    for (columns, stride) in
+        [0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 50].iter().flat_map(|&n| [(n, 1), (n, 2)])
+    {
+        for kernel in [1, 2, 3, 5] {
+            let after = (kernel % 3) as u8;
+            windows(Shape { rows: 7, columns, kernel, stride, dilation: 1, symbolic: false, after }, 2);
+        }
+    }
+}
+
+#[test]
+fn windows_of_other_shapes() {
+    for rows in [0, 1, 2, 3, 4, 5, 9] {
+        for (stride, dilation, symbolic) in [(1, 1, true), (2, 1, true), (1, 2, false), (1, 2, true)] {
+            let after = (rows % 3) as u8;
+            windows(Shape { rows, columns: 21, kernel: 3, stride, dilation, symbolic, after }, 3);
+        }
+    }
+    windows(Shape { rows: 5, columns: 9, kernel: 7, stride: 1, dilation: 1, symbolic: false, after: 1 }, 2);
+}
+
+#[test]
+fn elementwise_rows() {
+    // y[i, j] = tanh(x[i, j] · row[j]) + column[i] / 3, and its negative, in place of x.
+    for n in (4..40).chain([48, 63, 64, 65]) {
+        for extent in [Const(n as i64), Param(0)] {
+            let rows = 5;
+            let mut dag = Dag::default();
+            let matrix = Access { strides: vec![(0, extent), (1, Const(1))], ..Access::default() };
+            let x = load(&mut dag, 3, DType::F32, matrix.clone());
+            let row = load(&mut dag, 0, DType::F32, access(&[(1, 1)]));
+            let column = load(&mut dag, 1, DType::F32, access(&[(0, 1)]));
+            let three = dag.constant(DType::F32, 3.0);
+            let scaled = dag.binary(BinaryFn::Div, column, three);
+            let product = dag.binary(BinaryFn::Mul, x, row);
+            let y = dag.unary(UnaryFn::Tanh, product);
+            let y = dag.binary(BinaryFn::Add, y, scaled);
+            let mut negative = Dag::default();
+            let again = load(&mut negative, 2, DType::F32, matrix.clone());
+            let minus = negative.unary(UnaryFn::Neg, again);
+            let args = [false, false, true, true].map(|written| arg(DType::F32, written)).to_vec();
+            let kernel = LoopKernel {
+                args,
+                outer: vec![Const(rows)],
+                items: 1,
+                stages: vec![
+                    stage(vec![extent], dag, vec![store(2, matrix.clone(), y)]),
+                    stage(vec![extent], negative, vec![store(3, matrix, minus)]),
+                ],
+                vectorize: Vectorize::Inner,
+            };
+            let count = rows as usize * n;
+            let buffers = [
+                bytes(&specials(n, 1)),
+                bytes(&values(rows as usize, 2)),
+                vec![0; 4 * count],
+                bytes(&specials(count, 7)),
+            ];
+            compare(&kernel, &[n as i64], rows, &buffers, &format!("{n} columns"));
+        }
+    }
+}
+
+/// Softmax of rows with a mask, then a norm without an offset: reductions of each kind in one kernel.
+fn row_kernel(extent: Size, rows: Size, items: usize) -> LoopKernel {
+    let matrix = Access { strides: vec![(0, extent), (1, Const(1))], ..Access::default() };
+    let reduction = |function, value| vec![Reduction { function, value }];
+    let operand = |dag: &mut Dag| {
+        let x = load(dag, 0, DType::F32, matrix.clone());
+        let mask = load(dag, 1, DType::F32, access(&[(1, 1)]));
+        dag.binary(BinaryFn::Add, x, mask)
+    };
+    let mut first = Dag::default();
+    let x = operand(&mut first);
+    let maximum =
+        Stage { inner: vec![extent], dag: first, reductions: reduction(ReduceFn::Max, x), stores: vec![] };
+    let mut second = Dag::default();
+    let x = operand(&mut second);
+    let max = second.push(Expr::Reduced(0), DType::F32);
+    let centred = second.binary(BinaryFn::Sub, x, max);
+    let e = second.unary(UnaryFn::Exp, centred);
+    let square = second.binary(BinaryFn::Mul, e, e);
+    let reductions = [reduction(ReduceFn::Sum, e), reduction(ReduceFn::Sum, square)].concat();
+    let sum =
+        Stage { inner: vec![extent], dag: second, reductions, stores: vec![store(2, matrix.clone(), e)] };
+    let mut third = Dag::default();
+    let e = load(&mut third, 2, DType::F32, matrix.clone());
+    let sums = third.push(Expr::Reduced(1), DType::F32);
+    let size = third.push(Expr::Size(extent), DType::I64);
+    let length = third.cast(DType::F32, size);
+    let mean = third.binary(BinaryFn::Div, sums, length);
+    let inverse = third.unary(UnaryFn::Reciprocal, mean);
+    let scaled = third.binary(BinaryFn::Mul, e, inverse);
+    let scale = stage(vec![extent], third, vec![store(2, matrix, scaled)]);
+    let mut last = Dag::default();
+    let squares = last.push(Expr::Reduced(2), DType::F32);
+    let root = last.unary(UnaryFn::Sqrt, squares);
+    let norm = stage(vec![], last, vec![store(3, access(&[(0, 1)]), root)]);
+    LoopKernel {
+        args: [false, false, true, true].map(|written| arg(DType::F32, written)).to_vec(),
+        outer: vec![rows],
+        items,
+        stages: vec![maximum, sum, scale, norm],
+        vectorize: Vectorize::Inner,
+    }
+}
+
+#[test]
+fn reductions_of_rows() {
+    for n in (4..52).chain([63, 64, 65, 100, 197]) {
+        for (extent, items) in [(Const(n as i64), 1), (Param(0), 1), (Param(0), 0)] {
+            let rows = 6usize;
+            let kernel = row_kernel(extent, Const(rows as i64), items);
+            let count = if items == 0 { 1 } else { rows as i64 };
+            for special in [false, true] {
+                let data = |count, seed| if special { specials(count, seed) } else { values(count, seed) };
+                let buffers = [
+                    bytes(&data(rows * n, 3)),
+                    bytes(&values(n, 4)),
+                    vec![0; rows * n * 4],
+                    vec![0; rows * 4],
+                ];
+                compare(&kernel, &[n as i64], count, &buffers, &format!("{n} columns"));
+            }
+        }
+    }
+}
+
+#[test]
+fn only_wide_targets_have_wide_code() {
+    let kernel = row_kernel(Const(50), Const(4), 1);
+    for name in ["x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-amx", "aarch64", "riscv64"] {
+        let profile = Profile::by_name(name).unwrap();
+        let text = asm_text(&plan(KernelDesc::Loop(kernel.clone())), 0, &profile).unwrap();
+        assert_eq!(text.contains("%zmm"), profile.vector_bits >= 512, "{name}");
+    }
+}
