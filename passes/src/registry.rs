@@ -9,6 +9,7 @@ pub const PASSES: &[PassInfo] = &[
     canonicalize::algebra::INFO,
     canonicalize::cse::INFO,
     canonicalize::dce::INFO,
+    canonicalize::unroll::INFO,
     fuse::qdq::INFO,
     fuse::reassociate::INFO,
     fuse::fusion::INFO,

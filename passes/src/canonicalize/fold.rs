@@ -19,14 +19,15 @@
 //! output "y" = %2
 //! ```
 
+use super::copy::{self, Copier, Values};
 use rabot_ir::ops::If;
 use rabot_ir::{Fact, Graph, GraphError, NodeId, Op, Value};
 use rabot_rewrite::{
     Exactness, OptionError, OptionInfo, Options, Pass, PassCx, PassError, PassInfo, Report, edit_branches,
-    flops, print_options, remove_dead, taken_names, unique_name,
+    flops, print_options, remove_dead, taken_names,
 };
 use rabot_tensor::Tensor;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Constants may grow by this much in one fold: tables of positions and masks are worth it, broadcast weights and
@@ -148,7 +149,7 @@ fn fold_node(graph: &mut Graph, id: NodeId, cx: &PassCx<'_>, budget: &mut u64) -
 }
 
 /// The contents of a value, if all are known.
-fn contents(fact: &Fact) -> Option<Tensor> {
+pub(super) fn contents(fact: &Fact) -> Option<Tensor> {
     if let Some(tensor) = &fact.constant {
         return Some(tensor.clone());
     }
@@ -266,32 +267,18 @@ fn inline_branch(
     }
     let If { then_branch, else_branch } = op.as_ref();
     let branch = if condition.bytes().first() == Some(&1) { then_branch } else { else_branch };
-    let mut values: HashMap<Value, Value> = HashMap::new();
+    let mut values = Values::new();
     for (&input, operand) in branch.inputs().iter().zip(node.inputs.iter().skip(1)) {
         let Some(operand) = operand else {
             return Ok(Outcome::Skipped("a captured value is absent".to_owned()));
         };
         values.insert(Value { node: input, slot: 0 }, *operand);
     }
-    for inner_id in branch.topological()? {
-        let inner = branch.node(inner_id);
-        let name = unique_name(names, &format!("{}/{}", node.name, inner.name));
-        let made = match &inner.op {
-            Op::Input => continue,
-            Op::Constant(tensor) => graph.add_constant(&name, tensor.clone()).node,
-            op => {
-                let operands = inner.inputs.iter().map(|i| i.and_then(|v| values.get(&v).copied())).collect();
-                graph.add_node(op.clone(), operands, &name, inner.sources.clone())?
-            }
-        };
-        for slot in 0..inner.outputs.len() as u32 {
-            values.insert(Value { node: inner_id, slot }, Value { node: made, slot });
-        }
-    }
-    for (slot, output) in branch.outputs().iter().enumerate() {
-        if let Some(&value) = values.get(&output.value) {
-            graph.replace_value(Value { node: id, slot: slot as u32 }, value);
-        }
+    let mut copier = Copier::new(graph, names, &node.name);
+    copier.constants(branch, &mut values);
+    copier.nodes(branch, &mut values)?;
+    for (slot, value) in copy::results(branch, &values)?.into_iter().enumerate() {
+        graph.replace_value(Value { node: id, slot: slot as u32 }, value);
     }
     remove_dead(graph, id);
     Ok(Outcome::Folded)

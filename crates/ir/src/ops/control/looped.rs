@@ -85,14 +85,20 @@ impl Loop {
         let trips = constant(0);
         let absent = |slot: usize| inputs.get(slot).copied().flatten().is_none();
         let begins = absent(1) || constant(1) == Some(1);
-        let condition = self.body.outputs()[0].value;
-        let passed_on = self.body.inputs().get(1) == Some(&self.through_identities(condition).node);
-        let goes_on = passed_on || self.body.constant(condition).is_some_and(|t| t.bytes() == [1]);
         let endless = absent(0) || trips.is_some_and(|trips| trips > MAX_TRIPS);
-        match begins && goes_on && endless {
+        match begins && endless && self.goes_on() == Some(true) {
             true => Err(too_many_rounds()),
             false => Ok(()),
         }
+    }
+
+    /// Whether another round follows each one that the trip count allows, where the body says the same in all rounds.
+    pub fn goes_on(&self) -> Option<bool> {
+        let condition = self.body.outputs().first()?.value;
+        // A round only begins where the condition is true.
+        let passed_on = self.body.inputs().get(1) == Some(&self.through_identities(condition).node);
+        let constant = self.body.constant(condition).filter(|tensor| tensor.len() == 1);
+        if passed_on { Some(true) } else { constant.map(|tensor| tensor.bytes() == [1]) }
     }
 
     fn through_identities(&self, mut value: crate::Value) -> crate::Value {
