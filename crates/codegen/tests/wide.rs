@@ -244,6 +244,42 @@ fn elementwise_rows() {
     }
 }
 
+#[test]
+fn every_second_element() {
+    // y[i, 2j] = 2 · x[i, j]; z[i, j] = x[i, 2j] - x[i, 2j + 1] + x[i, 2j + 2].
+    for n in (4..40).chain([63, 64, 65]) {
+        let rows = 3usize;
+        let matrix = |stride: usize| access(&[(0, (stride * n) as i64), (1, 1)]);
+        let second = |stride: usize, first: i64| Access {
+            offset: Some(Const(first)),
+            ..access(&[(0, stride as i64), (1, 2)])
+        };
+        let mut write = Dag::default();
+        let x = load(&mut write, 0, DType::F32, matrix(1));
+        let doubled = write.binary(BinaryFn::Add, x, x);
+        let mut read = Dag::default();
+        let [a, b, c] = [0, 1, 2].map(|first| load(&mut read, 0, DType::F32, second(2 * n + 1, first)));
+        let difference = read.binary(BinaryFn::Sub, a, b);
+        let sum = read.binary(BinaryFn::Add, difference, c);
+        let inner = vec![Const(n as i64)];
+        let stages = [
+            (stage(inner.clone(), write, vec![store(1, second(2 * n - 1, 0), doubled)]), rows * (2 * n - 1)),
+            (stage(inner, read, vec![store(1, matrix(1), sum)]), rows * n),
+        ];
+        for (which, (stage, size)) in stages.into_iter().enumerate() {
+            let kernel = LoopKernel {
+                args: vec![arg(DType::F32, false), arg(DType::F32, true)],
+                outer: vec![Const(rows as i64)],
+                items: 1,
+                stages: vec![stage],
+                vectorize: Vectorize::Inner,
+            };
+            let buffers = [bytes(&specials(rows * (2 * n + 1), 9)), vec![0x55; 4 * size]];
+            compare(&kernel, &[], rows as i64, &buffers, &format!("{which}: {n} columns"));
+        }
+    }
+}
+
 /// Softmax of rows with a mask, then a norm without an offset: reductions of each kind in one kernel.
 fn row_kernel(extent: Size, rows: Size, items: usize) -> LoopKernel {
     let matrix = Access { strides: vec![(0, extent), (1, Const(1))], ..Access::default() };

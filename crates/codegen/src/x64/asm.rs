@@ -327,6 +327,19 @@ impl Asm {
         self.add(Instruction::with2(Code::VEX_Kmovw_kr_r32, Register::K0 + mask as u32, from)?)
     }
 
+    /// Stores the lanes of a mask, by number.
+    pub fn store_where(&mut self, to: Mem, mask: usize, from: Zmm) -> Result<(), AsmError> {
+        let code = Code::EVEX_Vmovups_zmmm512_k1z_zmm;
+        let mut instruction = Instruction::with2(code, to.operand(false), zmm(from))?;
+        instruction.set_op_mask(Register::K0 + mask as u32);
+        self.add(instruction)
+    }
+
+    /// `to &= number`.
+    pub fn and_number(&mut self, to: Gpr, number: i32) -> Result<(), AsmError> {
+        self.add(Instruction::with2(Code::And_rm64_imm32, to, number)?)
+    }
+
     /// `to = from` in the lanes that are there; the others stay.
     pub fn copy_tail(&mut self, to: Zmm, from: Zmm) -> Result<(), AsmError> {
         let code = Code::EVEX_Vmovdqa32_zmm_k1z_zmmm512;

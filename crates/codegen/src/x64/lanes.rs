@@ -138,6 +138,11 @@ impl Lanes {
         self.push(Op::Pick { a, b, index }, Kind::Float)
     }
 
+    /// Lane `i` is lane `index[i]` of `a`.
+    pub fn permute_by(&mut self, index: V, a: V) -> V {
+        self.push(Op::Two(Code::EVEX_Vpermps_zmm_k1z_zmm_zmmm512b32, index, a), Kind::Float)
+    }
+
     /// The lanes in another order: groups of four by `blocks`, then each group by `lanes`, two bits a place.
     pub fn permute(&mut self, a: V, blocks: i32, lanes: i32) -> V {
         const IN_ORDER: i32 = 0xe4;

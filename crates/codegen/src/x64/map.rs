@@ -1,8 +1,8 @@
 //! Elementwise functions over rows: every element of the results is the same expression of the elements above it.
 
 use super::asm::{Asm, AsmError, Gpr, Mem};
-use super::lanes::{Lanes, V};
-use super::registers::Places;
+use super::lanes::Lanes;
+use super::registers::{Places, Store};
 use super::{LANES, expr};
 use iced_x86::Register;
 use rabot_kernel::{Dag, ExprId};
@@ -54,7 +54,7 @@ const VECTOR: i64 = LANES as i64 * 4;
 
 impl Map {
     /// The expression on lanes, and where its values go; `None` if it has no code.
-    fn lanes(&self) -> Option<(Lanes, Vec<(V, usize)>)> {
+    fn lanes(&self) -> Option<(Lanes, Vec<Store>)> {
         let mut lanes = Lanes::default();
         let mut read = |lanes: &mut Lanes, id: ExprId| {
             let stream = self.reads.iter().find(|(read, _)| *read == id)?.1;
@@ -62,8 +62,11 @@ impl Map {
             Some(if contiguous { lanes.load(stream) } else { lanes.uniform(stream) })
         };
         let values = expr::eval(&mut lanes, &self.dag, &mut read);
-        let stores =
-            self.stores.iter().map(|(id, stream)| Some((values.get(*id).copied().flatten()?, *stream)));
+        let store = |(id, stream): &(ExprId, usize)| {
+            let value = values.get(*id).copied().flatten()?;
+            Some(Store { value, stream: *stream, mask: None })
+        };
+        let stores = self.stores.iter().map(store);
         let stores = stores.collect::<Option<Vec<_>>>()?;
         lanes.is_possible().then_some((lanes, stores))
     }

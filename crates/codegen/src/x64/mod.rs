@@ -14,6 +14,7 @@ pub(crate) mod map;
 pub(crate) mod nest;
 mod registers;
 mod rows;
+mod strided;
 pub(crate) mod sum;
 mod window;
 

@@ -4,8 +4,11 @@
 //! come, for each pointer, where it starts and how many bytes it moves from row to row; then values of f32, and room for
 //! reductions, a word each.
 
+use super::LANES;
 use super::asm::{Asm, AsmError, Gpr, Mem};
 use super::lanes::{Lanes, V};
+use super::registers::Store;
+use super::strided;
 use iced_x86::Register;
 use rabot_kernel::{Access, Coord, ExprId, LoopKernel, Size};
 use rabot_tensor::DType;
@@ -92,8 +95,21 @@ pub(super) enum Stream {
     Value(usize),
     /// A reduction.
     Slot(usize),
-    /// Lane numbers of every second word, from 0 or 1.
-    Seconds(usize),
+    /// A list of lane numbers.
+    Table(Table),
+}
+
+/// Lists of lane numbers behind the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Table {
+    /// 0, 2, 4 …
+    Even,
+    /// 1, 3, 5 …
+    Odd,
+    /// 0, 0, 1, 1 …
+    Low,
+    /// 8, 8, 9, 9 …
+    High,
 }
 
 /// The streams of a leaf, each once.
@@ -198,17 +214,25 @@ impl<'k> Streams<'k> {
         (number < MOST_POINTERS).then_some((number, bytes, step))
     }
 
-    /// The stream of a store, whose columns must be neighbours, or one word.
+    /// The stores of a value, so many rows on and at a point; `None` if there is no code for them.
     pub fn store(
         &mut self,
-        arg: usize,
-        access: &Access,
+        lanes: &mut Lanes,
+        value: V,
+        to: (usize, &Access),
         rows: i64,
         at: &[(Coord, i64)],
-        step: Step,
-    ) -> Option<usize> {
-        let (pointer, bytes, found) = self.memory(arg, access, rows, at)?;
-        (found == step).then(|| self.add(Stream::Memory(pointer, bytes, step)))
+    ) -> Option<Vec<Store>> {
+        let (pointer, bytes, step) = self.memory(to.0, to.1, rows, at)?;
+        if step == Step::Second {
+            return Some(strided::spread(lanes, self, value, pointer, bytes).to_vec());
+        }
+        Some(vec![Store { value, stream: self.add(Stream::Memory(pointer, bytes, step)), mask: None }])
+    }
+
+    /// True if the lanes of a stream are one word.
+    pub fn is_one_word(&self, stream: usize) -> bool {
+        matches!(self.list[stream], Stream::Memory(_, _, Step::Same))
     }
 
     /// True if a stream is the same in all rows.
@@ -217,7 +241,7 @@ impl<'k> Streams<'k> {
             Stream::Memory(pointer, _, step) => {
                 step == Step::Same && self.pointers[pointer].step(self.row).is_none()
             }
-            Stream::Value(_) | Stream::Seconds(_) => true,
+            Stream::Value(_) | Stream::Table(_) => true,
             Stream::Slot(_) => false,
         }
     }
@@ -230,7 +254,7 @@ impl<'k> Streams<'k> {
             Stream::Memory(pointer, bytes, Step::Second) => Mem::indexed(POINTERS[pointer], AT, 2, bytes),
             Stream::Value(index) => Mem::at(ARGUMENT, call.value_at(index)),
             Stream::Slot(index) => Mem::at(ARGUMENT, call.slot_at(index)),
-            Stream::Seconds(first) => Mem::at(POOL, tables + 64 * first as i64),
+            Stream::Table(table) => Mem::at(POOL, tables + 64 * table as i64),
         };
         self.list.iter().map(place).collect()
     }
@@ -259,8 +283,10 @@ pub(super) fn pool_of<'l>(lists: impl Iterator<Item = &'l Lanes>) -> Vec<u32> {
 
 /// Words behind the constants of the pool: all ones, then tables of lane numbers.
 pub(super) fn pool_words(pool: &[u32]) -> Vec<u32> {
-    let seconds = |first: u32| (0..16).map(move |lane| first + 2 * lane);
-    pool.iter().copied().chain([u32::MAX]).chain(seconds(0)).chain(seconds(1)).collect()
+    let lanes = 0..LANES as u32;
+    let tables = [|lane| 2 * lane, |lane| 2 * lane + 1, |lane| lane / 2, |lane| 8 + lane / 2];
+    let tables = tables.into_iter().flat_map(|number: fn(u32) -> u32| lanes.clone().map(number));
+    pool.iter().copied().chain([u32::MAX]).chain(tables).collect()
 }
 
 /// The word of all ones behind a pool.

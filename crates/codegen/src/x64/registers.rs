@@ -60,6 +60,17 @@ impl<'a> Places<'a> {
     }
 }
 
+/// A store of a value to a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Store {
+    /// What is stored.
+    pub value: V,
+    /// Where.
+    pub stream: usize,
+    /// The mask register of the lanes that are stored; none for those that are there.
+    pub mask: Option<usize>,
+}
+
 /// The code of a list of operations under construction.
 struct Scan<'a> {
     lanes: &'a Lanes,
@@ -74,21 +85,16 @@ struct Scan<'a> {
 }
 
 impl Lanes {
-    /// Emits the operations that `stores` (values and their streams) and `places.keep` need, then stores. Gives the
+    /// Emits the operations that `stores` and `places.keep` need, then stores. Gives the
     /// registers of what is kept.
     ///
     /// **Errors**: more values are alive at once than there are registers.
-    pub fn emit(
-        &self,
-        asm: &mut Asm,
-        places: &Places<'_>,
-        stores: &[(V, usize)],
-    ) -> Result<Vec<usize>, AsmError> {
+    pub fn emit(&self, asm: &mut Asm, places: &Places<'_>, stores: &[Store]) -> Result<Vec<usize>, AsmError> {
         let given = |value: V| places.given.iter().any(|(known, _)| *known == value);
         let count = self.ops.len();
         let mut uses: Vec<Vec<usize>> = vec![Vec::new(); count];
         let mut needed = vec![false; count];
-        for value in stores.iter().map(|(value, _)| *value).chain(places.keep.iter().copied()) {
+        for value in stores.iter().map(|store| store.value).chain(places.keep.iter().copied()) {
             uses[value].push(count);
             needed[value] = true;
         }
@@ -119,9 +125,13 @@ impl Lanes {
                 scan.operation(at)?;
             }
         }
-        for &(value, stream) in stores {
-            let from = scan.register(value, count, &[])?;
-            scan.asm.store_lanes(places.streams[stream], from, places.cut)?;
+        for store in stores {
+            let from = scan.register(store.value, count, &[])?;
+            let to = places.streams[store.stream];
+            match store.mask {
+                Some(mask) => scan.asm.store_where(to, mask, from)?,
+                None => scan.asm.store_lanes(to, from, places.cut)?,
+            }
         }
         let mut kept = Vec::new();
         for &value in places.keep {

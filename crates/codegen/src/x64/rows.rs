@@ -5,21 +5,20 @@
 //! is the same for all columns is computed before them.
 
 use super::asm::{Asm, AsmError, Mem};
+use super::expr;
 use super::lanes::{Lanes, V};
-use super::nest::{self, ARGUMENT, AT, Call, END, SPARE, Step, Stream, Streams, Values};
-use super::registers::{Places, TAIL_MASK, VECTORS, is_from_memory};
-use super::{LANES, expr};
+use super::nest::{self, ARGUMENT, AT, Call, END, SPARE, Stream, Streams, Values};
+use super::registers::{Places, Store, TAIL_MASK, VECTORS, is_from_memory};
+use super::strided::{Halves, Reader, VECTOR};
 use crate::prim::Prim;
 use rabot_kernel::{Expr, ExprId, LoopKernel, ReduceFn, Vectorize};
 use rabot_tensor::DType;
-use std::collections::HashMap;
-
-const VECTOR: i64 = LANES as i64 * 4;
 
 /// A stage on lanes.
 struct Pass {
     lanes: Lanes,
-    stores: Vec<(V, usize)>,
+    stores: Vec<Store>,
+    halves: Halves,
     /// Accumulators before and after a vector of columns, and what combines them.
     sums: Vec<(V, V, ReduceFn)>,
     /// Number of its first reduction.
@@ -64,22 +63,12 @@ fn pass(
 ) -> Option<Pass> {
     let stage = &kernel.stages[index];
     let mut lanes = Lanes::default();
-    let mut loaded: HashMap<usize, V> = HashMap::new();
-    let mut read = |lanes: &mut Lanes, id: ExprId| {
-        let (stream, uniform) = match &stage.dag[id].expr {
-            Expr::Load { arg, access } => {
-                let (pointer, bytes, step) = streams.memory(*arg, access, 0, &[])?;
-                let stream = streams.add(Stream::Memory(pointer, bytes, step));
-                (stream, step == Step::Same)
-            }
-            Expr::Reduced(number) => (streams.add(Stream::Slot(*number)), true),
-            _ => return values.read(kernel, streams, lanes, index, id),
-        };
-        if matches!(streams.list[stream], Stream::Memory(_, _, Step::Second)) {
-            return None;
-        }
-        let make = || if uniform { lanes.uniform(stream) } else { lanes.load(stream) };
-        Some(*loaded.entry(stream).or_insert_with(make))
+    let mut reader = Reader::default();
+    reader.visit(streams, &stage.dag, 0, &[])?;
+    let mut read = |lanes: &mut Lanes, id: ExprId| match &stage.dag[id].expr {
+        Expr::Load { arg, access } => reader.load(lanes, streams, (*arg, access), 0, &[]),
+        Expr::Reduced(number) => Some(lanes.uniform(streams.add(Stream::Slot(*number)))),
+        _ => values.read(kernel, streams, lanes, index, id),
     };
     let results = expr::eval(&mut lanes, &stage.dag, &mut read);
     let mut sums = Vec::new();
@@ -91,13 +80,18 @@ fn pass(
         let new = expr::accumulate(&mut lanes, stage, reduction, &results, old)?;
         sums.push((old, new, reduction.function));
     }
-    let step = if stage.inner.is_empty() { Step::Same } else { Step::Next };
     let mut stores = Vec::new();
     for store in &stage.stores {
-        let stream = streams.store(store.arg, &store.access, 0, &[], step)?;
-        stores.push((results.get(store.value).copied().flatten()?, stream));
+        let value = results.get(store.value).copied().flatten()?;
+        let parts = streams.store(&mut lanes, value, (store.arg, &store.access), 0, &[])?;
+        // A single point has one word, columns have more.
+        if parts.iter().any(|part| streams.is_one_word(part.stream) != stage.inner.is_empty()) {
+            return None;
+        }
+        stores.extend(parts);
     }
-    lanes.is_possible().then_some(Pass { lanes, stores, sums, first, columns: None })
+    let halves = Halves::of(&reader, &stores)?;
+    lanes.is_possible().then_some(Pass { lanes, stores, halves, sums, first, columns: None })
 }
 
 /// The last steps of reductions: each accumulator with its neighbours.
@@ -206,7 +200,7 @@ impl Pass {
     fn hoisted(&self) -> Vec<(V, bool)> {
         let uniform = self.lanes.uniform_values();
         let mut found: Vec<(V, bool)> = Vec::new();
-        let results = self.stores.iter().map(|(value, _)| *value).chain(self.sums.iter().map(|sum| sum.1));
+        let results = self.stores.iter().map(|store| store.value).chain(self.sums.iter().map(|sum| sum.1));
         let operands = (0..self.lanes.ops.len())
             .filter(|&at| !uniform[at])
             .flat_map(|at| Lanes::operands(self.lanes.ops[at].0).into_iter().flatten());
@@ -234,11 +228,13 @@ impl Pass {
         let registers = self.lanes.emit(asm, &Places { keep: &keep, ..places }, &[])?;
         let given: Vec<(V, usize)> = keep.into_iter().zip(registers).chain(sums.iter().copied()).collect();
         let keep: Vec<V> = self.sums.iter().map(|sum| sum.1).collect();
-        let places = Places { given: &given, keep: &keep, ..places };
+        let masks = self.halves.masks(places.masks);
+        let places = Places { given: &given, keep: &keep, masks, ..places };
         let [mut many, mut few, mut done] = std::array::from_fn(|_| asm.label());
         asm.set_number(AT, VECTOR as i32)?;
         asm.compare_words(END, AT)?;
         asm.jump_if_less(few)?;
+        self.halves.whole(asm)?;
         asm.place(&mut many)?;
         asm.add_number(AT, -VECTOR)?;
         let kept = self.lanes.emit(asm, &places, &self.stores)?;
@@ -252,6 +248,7 @@ impl Pass {
         asm.add_number(AT, -VECTOR)?;
         asm.compare_words(END, AT)?;
         asm.jump_if_zero(done)?;
+        self.halves.cut(asm, ones)?;
         asm.tail(END, AT, ones, SPARE)?;
         let kept = self.lanes.emit(asm, &Places { cut: true, ..places }, &self.stores)?;
         for (register, (_, sum)) in kept.into_iter().zip(sums) {

@@ -5,14 +5,14 @@
 //! elements that they read, so that each is loaded once; in a row they stay in their order.
 
 use super::asm::{Asm, AsmError, Mem};
+use super::expr;
 use super::lanes::{Lanes, Op, V};
-use super::nest::{self, AT, Call, END, SPARE, Step, Stream, Streams, Values};
-use super::registers::{Places, VECTORS};
-use super::{LANES, expr};
+use super::nest::{self, AT, Call, END, SPARE, Step, Streams, Values};
+use super::registers::{Places, Store, VECTORS};
+use super::strided::{Halves, Reader, VECTOR};
 use crate::prim::Prim;
 use rabot_kernel::{Coord, Expr, ExprId, LoopKernel, Size, Vectorize};
 use rabot_tensor::DType;
-use std::collections::{HashMap, HashSet};
 
 /// Taps of a stage at most.
 const MOST_TAPS: i64 = 64;
@@ -23,20 +23,12 @@ const MOST_OPERATIONS: usize = 4096;
 /// Rows that may be done at once, as powers of two, most first.
 const ROWS: [u32; 3] = [2, 1, 0];
 
-/// Mask registers: those of the first and of the second half of 32 words of which every second is needed, without and
-/// with the words between them.
-const HALVES: [[usize; 2]; 2] = [[3, 4], [5, 6]];
-
-/// Mask registers that are left where there are such halves.
-const FEW_MASKS: usize = 2;
-
-const VECTOR: i64 = LANES as i64 * 4;
-
 /// The code of so many rows at once, as a power of two.
 struct Block {
     rows: u32,
     lanes: Lanes,
-    stores: Vec<(V, usize)>,
+    stores: Vec<Store>,
+    halves: Halves,
 }
 
 /// Code under construction.
@@ -45,9 +37,7 @@ struct Builder<'k, 's> {
     streams: &'s mut Streams<'k>,
     values: &'s mut Values,
     lanes: Lanes,
-    loaded: HashMap<(usize, usize), V>,
-    /// Elements of which every second is read: pointer and distance.
-    seconds: HashSet<(usize, i64)>,
+    reader: Reader,
     /// For each row, the reductions so far.
     reduced: Vec<Vec<V>>,
 }
@@ -139,17 +129,24 @@ fn block<'k>(
         streams,
         values,
         lanes: Lanes::default(),
-        loaded: HashMap::new(),
-        seconds: HashSet::new(),
+        reader: Reader::default(),
         reduced: vec![Vec::new(); count],
     };
-    builder.find_seconds(count)?;
+    for stage in &kernel.stages {
+        for point in taps(kernel, &stage.inner)? {
+            for row in 0..count {
+                builder.reader.visit(builder.streams, &stage.dag, row as i64, &point)?;
+            }
+        }
+    }
     let mut stores = Vec::new();
     for stage in 0..kernel.stages.len() {
         builder.stage(stage, count, &mut stores)?;
     }
-    let possible = builder.lanes.is_possible() && builder.lanes.ops.len() <= MOST_OPERATIONS;
-    possible.then_some(Block { rows, lanes: builder.lanes, stores })
+    let Builder { lanes, reader, .. } = builder;
+    let possible = lanes.is_possible() && lanes.ops.len() <= MOST_OPERATIONS;
+    let halves = Halves::of(&reader, &stores)?;
+    possible.then_some(Block { rows, lanes, stores, halves })
 }
 
 /// All points of small inner dims, in order; `None` if there are too many, or they are not known.
@@ -170,26 +167,6 @@ fn taps(kernel: &LoopKernel, inner: &[Size]) -> Option<Vec<Vec<(Coord, i64)>>> {
 }
 
 impl Builder<'_, '_> {
-    /// Visits every load whose lanes are every second element.
-    fn find_seconds(&mut self, rows: usize) -> Option<()> {
-        for stage in &self.kernel.stages {
-            for (point, row) in taps(self.kernel, &stage.inner)?
-                .iter()
-                .flat_map(|point| (0..rows as i64).map(move |row| (point, row)))
-            {
-                for node in stage.dag.nodes() {
-                    if let Expr::Load { arg, access } = &node.expr
-                        && let (pointer, bytes, Step::Second) =
-                            self.streams.memory(*arg, access, row, point)?
-                    {
-                        self.seconds.insert((pointer, bytes));
-                    }
-                }
-            }
-        }
-        Some(())
-    }
-
     /// Where the first of the rows reads at a point, for the order of points.
     fn place(&mut self, stage: usize, row: usize, point: &[(Coord, i64)]) -> (usize, i64) {
         let nodes = self.kernel.stages[stage].dag.nodes();
@@ -207,7 +184,7 @@ impl Builder<'_, '_> {
     }
 
     /// A stage at all its points, of all rows.
-    fn stage(&mut self, index: usize, rows: usize, stores: &mut Vec<(V, usize)>) -> Option<()> {
+    fn stage(&mut self, index: usize, rows: usize, stores: &mut Vec<Store>) -> Option<()> {
         let stage = &self.kernel.stages[index];
         let points = taps(self.kernel, &stage.inner)?;
         if stage.reductions.iter().any(|reduction| stage.dag.dtype(reduction.value) != DType::F32) {
@@ -235,8 +212,13 @@ impl Builder<'_, '_> {
                 *sum = expr::accumulate(&mut self.lanes, stage, reduction, &values, *sum)?;
             }
             for store in &stage.stores {
-                let stream = self.streams.store(store.arg, &store.access, row as i64, point, Step::Next)?;
-                stores.push((values.get(store.value).copied().flatten()?, stream));
+                let value = values.get(store.value).copied().flatten()?;
+                let to = (store.arg, &store.access);
+                let parts = self.streams.store(&mut self.lanes, value, to, row as i64, point)?;
+                if parts.iter().any(|part| self.streams.is_one_word(part.stream)) {
+                    return None;
+                }
+                stores.extend(parts);
             }
         }
         for (reduced, sums) in self.reduced.iter_mut().zip(sums) {
@@ -264,43 +246,10 @@ impl Builder<'_, '_> {
         match &self.kernel.stages[stage].dag[id].expr {
             Expr::Reduced(number) => self.reduced[row].get(*number).copied(),
             Expr::Load { arg, access } => {
-                let (pointer, bytes, step) = self.streams.memory(*arg, access, row as i64, point)?;
-                let stream = self.streams.add(Stream::Memory(pointer, bytes, step));
-                Some(match step {
-                    Step::Same => self.once(lanes, (stream, 0), |lanes| lanes.uniform(stream)),
-                    Step::Next => self.once(lanes, (stream, 0), |lanes| lanes.load(stream)),
-                    Step::Second => self.second(lanes, pointer, bytes),
-                })
+                self.reader.load(lanes, self.streams, (*arg, access), row as i64, point)
             }
             _ => self.values.read(self.kernel, self.streams, lanes, stage, id),
         }
-    }
-
-    fn once(&mut self, lanes: &mut Lanes, key: (usize, usize), make: impl FnOnce(&mut Lanes) -> V) -> V {
-        *self.loaded.entry(key).or_insert_with(|| make(lanes))
-    }
-
-    /// Every second one of the elements from a place on. Those between them are read at once, where they are needed.
-    fn second(&mut self, lanes: &mut Lanes, pointer: usize, bytes: i64) -> V {
-        // The run of neighbours that the place is in, from its start: an even one and the odd one behind it are a pair.
-        let mut start = bytes;
-        while self.seconds.contains(&(pointer, start - 4)) {
-            start -= 4;
-        }
-        let odd = (bytes - start) / 4 % 2;
-        let first = bytes - 4 * odd;
-        let is_pair = self.seconds.contains(&(pointer, first + 4));
-        let halves = HALVES[usize::from(is_pair)];
-        let [low, high] = std::array::from_fn(|half| {
-            let stream = Stream::Memory(pointer, first + VECTOR * half as i64, Step::Second);
-            let stream = self.streams.add(stream);
-            self.once(lanes, (stream, halves[half]), |lanes| lanes.load_where(stream, halves[half]))
-        });
-        let table = self.streams.add(Stream::Seconds(odd as usize));
-        let table = self.once(lanes, (table, 0), |lanes| lanes.table(table));
-        let stream = self.streams.add(Stream::Memory(pointer, bytes, Step::Second));
-        // No mask has this number: the value itself.
-        self.once(lanes, (stream, usize::MAX), |lanes| lanes.pick(low, high, table))
     }
 }
 
@@ -328,11 +277,6 @@ fn assemble(streams: &Streams<'_>, call: &Call, blocks: &[Block], pins: &[Op]) -
 }
 
 impl Block {
-    /// True if it reads every second element.
-    fn has_halves(&self) -> bool {
-        self.lanes.ops.iter().any(|(op, _)| matches!(op, Op::LoadWhere(..)))
-    }
-
     /// The loop over its rows, while there are enough of them.
     fn rows(
         &self,
@@ -345,7 +289,7 @@ impl Block {
         let register = |op: &Op| pins.iter().position(|pin| pin == op).map(|index| VECTORS - 1 - index);
         let ops = self.lanes.ops.iter().enumerate();
         let given: Vec<(V, usize)> = ops.filter_map(|(at, (op, _))| Some((at, register(op)?))).collect();
-        let masks = if self.has_halves() { FEW_MASKS } else { places.masks };
+        let masks = self.halves.masks(places.masks);
         let places = Places { given: &given, masks, ..places };
         let count = Mem::at(nest::ARGUMENT, 0);
         let [mut row, mut many, mut few, mut next, mut done] = std::array::from_fn(|_| asm.label());
@@ -355,9 +299,7 @@ impl Block {
         asm.set_number(AT, VECTOR as i32)?;
         asm.compare_words(END, AT)?;
         asm.jump_if_less(few)?;
-        if self.has_halves() {
-            whole_halves(asm)?;
-        }
+        self.halves.whole(asm)?;
         asm.place(&mut many)?;
         asm.add_number(AT, -VECTOR)?;
         self.lanes.emit(asm, &places, &self.stores)?;
@@ -368,9 +310,7 @@ impl Block {
         asm.add_number(AT, -VECTOR)?;
         asm.compare_words(END, AT)?;
         asm.jump_if_zero(next)?;
-        if self.has_halves() {
-            cut_halves(asm, ones)?;
-        }
+        self.halves.cut(asm, ones)?;
         asm.tail(END, AT, ones, SPARE)?;
         self.lanes.emit(asm, &Places { cut: true, ..places }, &self.stores)?;
         asm.place(&mut next)?;
@@ -380,31 +320,4 @@ impl Block {
         asm.place(&mut done)?;
         asm.separate()
     }
-}
-
-/// Masks of halves where all lanes are there. The last word of the second half is not needed without those between.
-fn whole_halves(asm: &mut Asm) -> Result<(), AsmError> {
-    asm.set_number(SPARE, 0xffff)?;
-    for mask in [HALVES[0][0], HALVES[1][0], HALVES[1][1]] {
-        asm.set_mask(mask, SPARE)?;
-    }
-    asm.set_number(SPARE, 0x7fff)?;
-    asm.set_mask(HALVES[0][1], SPARE)
-}
-
-/// Masks of halves where the bytes from `AT` to `END` are there.
-fn cut_halves(asm: &mut Asm, ones: Mem) -> Result<(), AsmError> {
-    for (index, halves) in HALVES.iter().enumerate() {
-        asm.copy_word(SPARE, END)?;
-        asm.subtract_word(SPARE, AT)?;
-        asm.shift_right(SPARE, 1)?;
-        asm.ones_below(SPARE, ones)?;
-        if index == 0 {
-            asm.shift_right(SPARE, 1)?;
-        }
-        asm.set_mask(halves[0], SPARE)?;
-        asm.shift_right(SPARE, LANES as u32)?;
-        asm.set_mask(halves[1], SPARE)?;
-    }
-    Ok(())
 }
