@@ -28,6 +28,7 @@ const DEFAULT: &[Line] = &[
     ("qdq", "first: folding would make f32 of integer weights"),
     ("cse", "what is there twice is folded once"),
     ("fold", "makes weights and shapes constant: every later rule looks at constants"),
+    ("unroll", "trip counts are constant now, and every later pass sees what rounds compute"),
     ("cse", "before rules: a value that is computed twice does not match where it is used once"),
     ("algebra", "no-op casts and views stand between the operators that `fuse` looks for"),
     ("fuse", "while batch norms and activations are still whole"),
@@ -56,6 +57,7 @@ const LEVELS: [&[Line]; 4] = [
         ("qdq", "first: folding would make f32 of integer weights"),
         ("cse", "what is there twice is folded once"),
         ("fold", "makes weights and shapes constant: every later rule looks at constants"),
+        ("unroll", "trip counts are constant now, and every later pass sees what rounds compute"),
         ("cse", "before rules: a value that is computed twice does not match where it is used once"),
         ("algebra", "no-op casts and views stand between the operators that rules look for"),
         ("reassociate", "before `fuse`: it makes the means that norms are recognized by, and fewer weights"),
@@ -70,7 +72,7 @@ const LEVELS: [&[Line]; 4] = [
 ];
 
 /// The default pipeline as text.
-pub const DEFAULT_PIPELINE: &str = "qdq,cse,fold,cse,algebra,fuse,fold,algebra,cse,dce,group";
+pub const DEFAULT_PIPELINE: &str = "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,cse,dce,group";
 
 /// The pipeline of an optimization level as text: 0 does nothing, 1 cleans up and groups without changing a bit, 2 is
 /// the default, 3 also reorders sums and products. `None` for other levels.
@@ -108,7 +110,7 @@ const CLEAN_UP: usize = 3;
 ///
 /// ```
 /// let text = rabot_passes::default_pipeline_with("prune,quantize");
-/// assert_eq!(text, "qdq,cse,fold,cse,algebra,fuse,fold,algebra,prune,quantize,cse,dce,group");
+/// assert_eq!(text, "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,prune,quantize,cse,dce,group");
 /// ```
 pub fn default_pipeline_with(passes: &str) -> String {
     let names: Vec<&str> = DEFAULT.iter().map(|(name, _)| *name).collect();

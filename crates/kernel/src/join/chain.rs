@@ -10,12 +10,14 @@ use std::collections::BTreeSet;
 const MAX_PARTS: usize = 12;
 /// Steps of a chain that are enough for threads to share, where its parts have more work items than that.
 const MIN_STEPS: i64 = 4;
+/// Most operations of a chain of one step: some microseconds.
+const ONE_STEP_FLOPS: i64 = 1 << 18;
 
 /// Merges nodes into chains where that is legal and worth it.
 ///
 /// A chain saves calls and keeps what its parts hand on in the cache. It is worth it unless it takes away work items
 /// that threads could share: it has at least [`MIN_STEPS`] steps, or as many as all its parts (without
-/// products, as one of them) have items.
+/// products, as one of them) have items. Parts of one work item each are a chain of one step.
 pub(super) fn find(piece: &mut Piece, plan: &Plan) {
     for at in 0..piece.units.len() {
         if !piece.units[at].joins {
@@ -68,6 +70,9 @@ fn link_of(piece: &Piece, members: &BTreeSet<usize>, plan: &Plan) -> Option<Link
     if have_equal_items(&units, plan) && pairs_fit(&units, is_same_point) {
         return Some(Link::Items);
     }
+    if are_one_step(&units) {
+        return Some(Link::Lead(Vec::new()));
+    }
     let mut leads: Vec<Vec<Dim>> = Vec::new();
     for unit in &units {
         for length in (1..=unit.lead.len()).rev() {
@@ -81,6 +86,14 @@ fn link_of(piece: &Piece, members: &BTreeSet<usize>, plan: &Plan) -> Option<Link
     // The most steps first: a dim more, or the same dims in more pieces.
     leads.sort_by_key(|lead| std::cmp::Reverse(at_least(&lead.iter().product())));
     leads.into_iter().find(|lead| fits(lead, &units)).map(Link::Lead)
+}
+
+/// True if the units have one work item each, and so little work together that it is not worth waking a thread for those
+/// that do not depend on each other.
+fn are_one_step(units: &[&Unit]) -> bool {
+    let flops: Dim = units.iter().fold(Dim::from(0), |sum, unit| sum + unit.call.flops.clone());
+    units.iter().all(|unit| unit.call.items.is(1))
+        && flops.as_const().is_some_and(|flops| flops <= ONE_STEP_FLOPS)
 }
 
 /// A lower bound of a dim, for sizes of at least 1.
