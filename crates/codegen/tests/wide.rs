@@ -346,6 +346,79 @@ fn reductions_of_rows() {
 }
 
 #[test]
+fn reductions_of_columns() {
+    // Softmax over k of x[i, k, j], times the sum over k of the squares of w[k], and the largest element.
+    for (n, symbolic) in
+        [0, 1, 3, 15, 16, 17, 31, 33, 64, 65, 127, 130].iter().flat_map(|&n| [(n, false), (n, true)])
+    {
+        for k in [0usize, 1, 5, 70] {
+            let rows = 3usize;
+            let mut sizes = Sizes { symbolic, params: Vec::new() };
+            let (width, matrix, points) = (sizes.size(n), sizes.size(k * n), sizes.size(k));
+            // Unrolled stages are windows.
+            let points = if k == 70 {
+                Const(70)
+            } else if symbolic {
+                points
+            } else {
+                continue;
+            };
+            let cube = Access { strides: vec![(0, matrix), (1, Const(1)), (2, width)], ..Access::default() };
+            let plane = Access { strides: vec![(0, width), (1, Const(1))], ..Access::default() };
+            let reduction = |function, value| Reduction { function, value };
+            let mut first = Dag::default();
+            let x = load(&mut first, 0, DType::F32, cube.clone());
+            let w = load(&mut first, 1, DType::F32, access(&[(2, 1)]));
+            let square = first.binary(BinaryFn::Mul, w, w);
+            let first = Stage {
+                inner: vec![points],
+                dag: first,
+                reductions: vec![reduction(ReduceFn::Max, x), reduction(ReduceFn::Sum, square)],
+                stores: vec![],
+            };
+            let mut second = Dag::default();
+            let x = load(&mut second, 0, DType::F32, cube.clone());
+            let max = second.push(Expr::Reduced(0), DType::F32);
+            let centred = second.binary(BinaryFn::Sub, x, max);
+            let e = second.unary(UnaryFn::Exp, centred);
+            let second = Stage {
+                inner: vec![points],
+                dag: second,
+                reductions: vec![reduction(ReduceFn::Sum, e)],
+                stores: vec![store(2, cube.clone(), e)],
+            };
+            let mut third = Dag::default();
+            let e = load(&mut third, 2, DType::F32, cube.clone());
+            let sum = third.push(Expr::Reduced(2), DType::F32);
+            let scale = third.push(Expr::Reduced(1), DType::F32);
+            let y = third.binary(BinaryFn::Div, e, sum);
+            let y = third.binary(BinaryFn::Mul, y, scale);
+            let mut last = Dag::default();
+            let max = last.push(Expr::Reduced(0), DType::F32);
+            let kernel = LoopKernel {
+                args: [false, false, true, true].map(|written| arg(DType::F32, written)).to_vec(),
+                outer: vec![Const(rows as i64), width],
+                items: 1,
+                stages: vec![
+                    first,
+                    second,
+                    stage(vec![points], third, vec![store(2, cube, y)]),
+                    stage(vec![], last, vec![store(3, plane, max)]),
+                ],
+                vectorize: Vectorize::Outer,
+            };
+            let buffers = [
+                bytes(&specials(rows * k * n, 3)),
+                bytes(&values(k, 4)),
+                vec![0; rows * k * n * 4],
+                vec![0; rows * n * 4],
+            ];
+            compare(&kernel, &sizes.params, rows as i64, &buffers, &format!("{k} × {n}"));
+        }
+    }
+}
+
+#[test]
 fn only_wide_targets_have_wide_code() {
     let kernel = row_kernel(Const(50), Const(4), 1);
     for name in ["x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-amx", "aarch64", "riscv64"] {

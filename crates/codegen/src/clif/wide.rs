@@ -73,9 +73,12 @@ impl LoopEmitter<'_, '_> {
             self.put(wide, call.columns_at(index), bytes);
         }
         for (index, pointer) in call.pointers.iter().enumerate() {
-            let step = pointer.step(call.row).unwrap_or(Size::Const(0));
-            let bytes = ByteStride::new(step, DType::F32).value(self.cx);
-            self.put(wide, call.pointer_at(index) + 8, bytes);
+            for (at, along) in [(8, call.row), (16, call.inner)] {
+                if let Some(step) = pointer.step(along) {
+                    let bytes = ByteStride::new(step, DType::F32).value(self.cx);
+                    self.put(wide, call.pointer_at(index) + at, bytes);
+                }
+            }
         }
         for (index, &(stage, id)) in call.values.iter().enumerate() {
             let dag = &self.kernel.stages[stage].dag;
@@ -162,7 +165,8 @@ impl LoopEmitter<'_, '_> {
             let bytes = ByteStride::new(size, DType::F32).times(self.cx, times);
             address = self.cx.builder.ins().iadd(address, bytes);
         }
-        for &(coord, stride) in &pointer.strides {
+        let outer = pointer.strides.iter().filter(|(coord, _)| *coord < self.kernel.outer.len());
+        for &(coord, stride) in outer {
             let (index, count) = (coord, coords.len());
             let value = *coords.get(coord).ok_or(KernelError::Index { what: "coordinate", index, count })?;
             let bytes = ByteStride::new(stride, DType::F32).times(self.cx, value);

@@ -127,6 +127,11 @@ impl Asm {
         self.add(Instruction::with2(Code::Mov_r64_rm64, to, from.operand(false))?)
     }
 
+    /// `word at to = from`.
+    pub fn store_word(&mut self, to: Mem, from: Gpr) -> Result<(), AsmError> {
+        self.add(Instruction::with2(Code::Mov_rm64_r64, to.operand(false), from)?)
+    }
+
     /// `to = from`.
     pub fn copy_word(&mut self, to: Gpr, from: Gpr) -> Result<(), AsmError> {
         self.add(Instruction::with2(Code::Mov_r64_rm64, to, from)?)

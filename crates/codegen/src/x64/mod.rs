@@ -7,6 +7,7 @@
 //! results have the same bits.
 
 pub(crate) mod asm;
+mod columns;
 pub(crate) mod copy;
 mod expr;
 mod lanes;
@@ -59,7 +60,7 @@ impl Loop {
     /// The leaf of a loop kernel, and how it is called; `None` if lanes do not have all that the kernel needs.
     pub fn new(kernel: &LoopKernel) -> Option<(Loop, nest::Call)> {
         let (code, call) = match kernel.vectorize {
-            Vectorize::Outer => window::code(kernel)?,
+            Vectorize::Outer => window::code(kernel).or_else(|| columns::code(kernel))?,
             Vectorize::Inner => rows::code(kernel)?,
             Vectorize::No => return None,
         };

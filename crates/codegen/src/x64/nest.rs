@@ -1,7 +1,7 @@
 //! What leaves of loop kernels have in common: where they read and write, and their argument.
 //!
 //! The argument begins with the number of rows, which the leaf counts down, and the bytes of each row of columns. Then
-//! come, for each pointer, where it starts and how many bytes it moves from row to row; then values of f32, and room for
+//! come, for each pointer, where it starts and how many bytes it moves from row to row and from point to point; then values of f32, and room for
 //! reductions, a word each.
 
 use super::LANES;
@@ -20,16 +20,16 @@ pub(crate) struct Pointer {
     pub arg: usize,
     /// Parameter that is the constant part of the index.
     pub offset: Option<usize>,
-    /// Strides of outer coordinates, that of the row included.
+    /// Strides of outer coordinates, that of the row included, and of points.
     pub strides: Vec<(Coord, Size)>,
     /// Parameters, and how often each is part of the index: distances of taps.
     pub shift: Vec<(usize, i64)>,
 }
 
 impl Pointer {
-    /// Its distance from row to row; `None` if it stays.
-    pub fn step(&self, row: Option<Coord>) -> Option<Size> {
-        self.strides.iter().find(|(coord, _)| Some(*coord) == row).map(|(_, stride)| *stride)
+    /// Its distance along a coordinate; `None` if it stays.
+    pub fn step(&self, along: Option<Coord>) -> Option<Size> {
+        self.strides.iter().find(|(coord, _)| Some(*coord) == along).map(|(_, stride)| *stride)
     }
 }
 
@@ -38,6 +38,8 @@ impl Pointer {
 pub(crate) struct Call {
     /// The coordinate of rows; the leaf does many of them.
     pub row: Option<Coord>,
+    /// The coordinate of points that the leaf loops over.
+    pub inner: Option<Coord>,
     /// Columns of each loop.
     pub columns: Vec<Size>,
     /// Pointers.
@@ -56,7 +58,7 @@ impl Call {
 
     /// Where a pointer is.
     pub fn pointer_at(&self, index: usize) -> i64 {
-        self.columns_at(self.columns.len()) + 16 * index as i64
+        self.columns_at(self.columns.len()) + 24 * index as i64
     }
 
     /// Where a value is.
@@ -117,6 +119,8 @@ pub(super) struct Streams<'k> {
     kernel: &'k LoopKernel,
     lane: Coord,
     row: Option<Coord>,
+    /// The coordinate of points that are not unrolled.
+    pub inner: Option<Coord>,
     pub pointers: Vec<Pointer>,
     pub list: Vec<Stream>,
 }
@@ -147,7 +151,7 @@ const SAVED: [Gpr; 6] =
 
 impl<'k> Streams<'k> {
     pub fn new(kernel: &'k LoopKernel, lane: Coord, row: Option<Coord>) -> Self {
-        Streams { kernel, lane, row, pointers: Vec::new(), list: Vec::new() }
+        Streams { kernel, lane, row, inner: None, pointers: Vec::new(), list: Vec::new() }
     }
 
     /// The number of a stream.
@@ -188,7 +192,7 @@ impl<'k> Streams<'k> {
             }
             let known = at.iter().find(|(known, _)| *known == coord).map(|(_, value)| *value);
             let times = if Some(coord) == self.row { Some(rows) } else { known };
-            if coord < self.kernel.outer.len() {
+            if coord < self.kernel.outer.len() || Some(coord) == self.inner {
                 pointer.strides.push((coord, stride));
             } else {
                 times?;

@@ -48,7 +48,8 @@ pub(crate) fn code(kernel: &LoopKernel) -> Option<(Vec<u8>, Call)> {
         slots += pass.sums.len();
         passes.push(pass);
     }
-    let call = Call { row, columns, pointers: streams.pointers.clone(), values: values.list, slots };
+    let call =
+        Call { row, inner: None, columns, pointers: streams.pointers.clone(), values: values.list, slots };
     let code = assemble(&streams, &call, &passes).ok()?;
     Some((code, call))
 }

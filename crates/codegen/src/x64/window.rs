@@ -72,6 +72,7 @@ pub(crate) fn code(kernel: &LoopKernel) -> Option<(Vec<u8>, Call)> {
     blocks.push(one);
     let call = Call {
         row,
+        inner: None,
         columns: vec![kernel.outer[lane]],
         pointers: streams.pointers.clone(),
         values: values.list,
