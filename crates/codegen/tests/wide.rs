@@ -9,7 +9,8 @@ use common::{access, arg, bytes, levels, load, plan, stage, store, typed, values
 use contraction::Guarded;
 use rabot_codegen::{asm_text, compile_jit};
 use rabot_kernel::{
-    Access, BinaryFn, Dag, Expr, KernelDesc, LoopKernel, ReduceFn, Reduction, Size, Stage, UnaryFn, Vectorize,
+    Access, BinaryFn, Dag, Expr, ExprId, KernelDesc, LoopKernel, ReduceFn, Reduction, Size, Stage, UnaryFn,
+    Vectorize,
 };
 use rabot_target::Profile;
 use rabot_tensor::DType;
@@ -109,6 +110,22 @@ impl Sizes {
     }
 }
 
+/// What follows a sum: nothing, a clip, or a multiplication with the sigmoid.
+fn activated(dag: &mut Dag, sum: ExprId, after: u8) -> ExprId {
+    match after {
+        0 => sum,
+        1 => {
+            let (zero, six) = (dag.constant(DType::F32, 0.0), dag.constant(DType::F32, 6.0));
+            let sum = dag.binary(BinaryFn::Max, sum, zero);
+            dag.binary(BinaryFn::Min, sum, six)
+        }
+        _ => {
+            let sigmoid = dag.unary(UnaryFn::Sigmoid, sum);
+            dag.binary(BinaryFn::Mul, sum, sigmoid)
+        }
+    }
+}
+
 /// `y[c, i, j] = f(Σ x[c, s·i + d·u, s·j + d·v] · w[c, u, v] + b[c])`, and the maximum of the window.
 fn windows(shape: Shape, channels: usize) {
     let Shape { rows, columns, kernel: k, stride, dilation, symbolic, after } = shape;
@@ -136,18 +153,7 @@ fn windows(shape: Shape, channels: usize) {
     let max = last.push(Expr::Reduced(1), DType::F32);
     let bias = load(&mut last, 2, DType::F32, access(&[(0, 1)]));
     let sum = last.binary(BinaryFn::Add, sum, bias);
-    let sum = match after {
-        0 => sum,
-        1 => {
-            let (zero, six) = (last.constant(DType::F32, 0.0), last.constant(DType::F32, 6.0));
-            let sum = last.binary(BinaryFn::Max, sum, zero);
-            last.binary(BinaryFn::Min, sum, six)
-        }
-        _ => {
-            let sigmoid = last.unary(UnaryFn::Sigmoid, sum);
-            last.binary(BinaryFn::Mul, sum, sigmoid)
-        }
-    };
+    let sum = activated(&mut last, sum, after);
     let to = Access {
         strides: vec![(0, sizes.size(rows * columns)), (1, sizes.size(columns)), (2, Const(1))],
         ..Access::default()
@@ -345,68 +351,51 @@ fn reductions_of_rows() {
     }
 }
 
+/// Softmax over k of x[i, k, j], times the sum over k of the squares of w[k], and the largest element.
+fn column_kernel(rows: usize, width: Size, matrix: Size, points: Size) -> LoopKernel {
+    let cube = Access { strides: vec![(0, matrix), (1, Const(1)), (2, width)], ..Access::default() };
+    let plane = Access { strides: vec![(0, width), (1, Const(1))], ..Access::default() };
+    let reduction = |function, value| Reduction { function, value };
+    let mut first = Dag::default();
+    let x = load(&mut first, 0, DType::F32, cube.clone());
+    let w = load(&mut first, 1, DType::F32, access(&[(2, 1)]));
+    let square = first.binary(BinaryFn::Mul, w, w);
+    let reductions = vec![reduction(ReduceFn::Max, x), reduction(ReduceFn::Sum, square)];
+    let first = Stage { inner: vec![points], dag: first, reductions, stores: vec![] };
+    let mut second = Dag::default();
+    let x = load(&mut second, 0, DType::F32, cube.clone());
+    let max = second.push(Expr::Reduced(0), DType::F32);
+    let centred = second.binary(BinaryFn::Sub, x, max);
+    let e = second.unary(UnaryFn::Exp, centred);
+    let reductions = vec![reduction(ReduceFn::Sum, e)];
+    let stores = vec![store(2, cube.clone(), e)];
+    let second = Stage { inner: vec![points], dag: second, reductions, stores };
+    let mut third = Dag::default();
+    let e = load(&mut third, 2, DType::F32, cube.clone());
+    let sum = third.push(Expr::Reduced(2), DType::F32);
+    let scale = third.push(Expr::Reduced(1), DType::F32);
+    let y = third.binary(BinaryFn::Div, e, sum);
+    let y = third.binary(BinaryFn::Mul, y, scale);
+    let mut last = Dag::default();
+    let max = last.push(Expr::Reduced(0), DType::F32);
+    let third = stage(vec![points], third, vec![store(2, cube, y)]);
+    LoopKernel {
+        args: [false, false, true, true].map(|written| arg(DType::F32, written)).to_vec(),
+        outer: vec![Const(rows as i64), width],
+        items: 1,
+        stages: vec![first, second, third, stage(vec![], last, vec![store(3, plane, max)])],
+        vectorize: Vectorize::Outer,
+    }
+}
+
 #[test]
 fn reductions_of_columns() {
-    // Softmax over k of x[i, k, j], times the sum over k of the squares of w[k], and the largest element.
-    for (n, symbolic) in
-        [0, 1, 3, 15, 16, 17, 31, 33, 64, 65, 127, 130].iter().flat_map(|&n| [(n, false), (n, true)])
-    {
-        for k in [0usize, 1, 5, 70] {
+    for n in [0, 1, 3, 15, 16, 17, 31, 33, 64, 65, 127, 130] {
+        // A few known points are unrolled: that is a window.
+        for (k, symbolic) in [(70usize, false), (70, true), (0, true), (1, true), (5, true)] {
             let rows = 3usize;
             let mut sizes = Sizes { symbolic, params: Vec::new() };
-            let (width, matrix, points) = (sizes.size(n), sizes.size(k * n), sizes.size(k));
-            // Unrolled stages are windows.
-            let points = if k == 70 {
-                Const(70)
-            } else if symbolic {
-                points
-            } else {
-                continue;
-            };
-            let cube = Access { strides: vec![(0, matrix), (1, Const(1)), (2, width)], ..Access::default() };
-            let plane = Access { strides: vec![(0, width), (1, Const(1))], ..Access::default() };
-            let reduction = |function, value| Reduction { function, value };
-            let mut first = Dag::default();
-            let x = load(&mut first, 0, DType::F32, cube.clone());
-            let w = load(&mut first, 1, DType::F32, access(&[(2, 1)]));
-            let square = first.binary(BinaryFn::Mul, w, w);
-            let first = Stage {
-                inner: vec![points],
-                dag: first,
-                reductions: vec![reduction(ReduceFn::Max, x), reduction(ReduceFn::Sum, square)],
-                stores: vec![],
-            };
-            let mut second = Dag::default();
-            let x = load(&mut second, 0, DType::F32, cube.clone());
-            let max = second.push(Expr::Reduced(0), DType::F32);
-            let centred = second.binary(BinaryFn::Sub, x, max);
-            let e = second.unary(UnaryFn::Exp, centred);
-            let second = Stage {
-                inner: vec![points],
-                dag: second,
-                reductions: vec![reduction(ReduceFn::Sum, e)],
-                stores: vec![store(2, cube.clone(), e)],
-            };
-            let mut third = Dag::default();
-            let e = load(&mut third, 2, DType::F32, cube.clone());
-            let sum = third.push(Expr::Reduced(2), DType::F32);
-            let scale = third.push(Expr::Reduced(1), DType::F32);
-            let y = third.binary(BinaryFn::Div, e, sum);
-            let y = third.binary(BinaryFn::Mul, y, scale);
-            let mut last = Dag::default();
-            let max = last.push(Expr::Reduced(0), DType::F32);
-            let kernel = LoopKernel {
-                args: [false, false, true, true].map(|written| arg(DType::F32, written)).to_vec(),
-                outer: vec![Const(rows as i64), width],
-                items: 1,
-                stages: vec![
-                    first,
-                    second,
-                    stage(vec![points], third, vec![store(2, cube, y)]),
-                    stage(vec![], last, vec![store(3, plane, max)]),
-                ],
-                vectorize: Vectorize::Outer,
-            };
+            let kernel = column_kernel(rows, sizes.size(n), sizes.size(k * n), sizes.size(k));
             let buffers = [
                 bytes(&specials(rows * k * n, 3)),
                 bytes(&values(k, 4)),
