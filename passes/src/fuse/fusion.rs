@@ -22,7 +22,7 @@
 //! output "y" = %4
 //! ```
 
-use super::{affine, before, composite};
+use super::{affine, before, composite, slices};
 use crate::canonicalize::views::pads::SIGN_OF_ZERO;
 use rabot_ir::Graph;
 use rabot_rewrite::{
@@ -65,7 +65,9 @@ impl Pass for Fuse {
 
     fn rules(&self) -> Vec<RuleInfo> {
         // Operators first: a Gelu is recognized by the 0.5 that `affine` would fold into weights.
-        [composite::rules(), affine::RULES.to_vec(), before::RULES.to_vec(), SIGN_OF_ZERO.to_vec()].concat()
+        let slices = slices::RULES.to_vec();
+        let affine = [affine::RULES, before::RULES].concat();
+        [composite::rules(), slices, affine, SIGN_OF_ZERO.to_vec()].concat()
     }
 
     fn run(&self, graph: &mut Graph, cx: &PassCx<'_>) -> Result<Report, PassError> {

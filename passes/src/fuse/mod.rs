@@ -9,3 +9,4 @@ pub mod group;
 pub mod qdq;
 pub mod reassociate;
 mod scaled;
+mod slices;

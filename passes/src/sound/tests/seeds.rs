@@ -11,6 +11,24 @@ pub(super) const SEEDS: &[&str] = &[
     %4 = Constant [0.25] : f32[]
     %5 = Mul(%3, %4)
     output "y" = %5"#,
+    // products-of-slices
+    r#"model "steps"
+    input %0 "x" : f32[n,3,4]
+    %1 = Constant rand(1, -1.0, 1.0) : f32[4,5]
+    %2 = Constant [0] : i64[]
+    %3 = Gather(%0, %2) {axis=1}
+    %4 = MatMul(%3, %1)
+    %5 = Constant [-2] : i64[]
+    %6 = Gather(%0, %5) {axis=1}
+    %7 = MatMul(%6, %1)
+    %8 = Constant [2] : i64[1]
+    %9 = Constant [3] : i64[1]
+    %10 = Constant [1] : i64[1]
+    %11 = Slice(%0, %8, %9, %10)
+    %12 = MatMul(%11, %1)
+    output "a" = %4
+    output "b" = %7
+    output "c" = %12"#,
     // layer-norm with its scale before the product
     r#"model "layer norm"
     input %0 "x" : f32[n,4]
