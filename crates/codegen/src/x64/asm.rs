@@ -315,9 +315,9 @@ impl Asm {
         Ok(self.code.jmp(label)?)
     }
 
-    /// `to <<= bits`.
-    pub fn shift_left(&mut self, to: Gpr, bits: u32) -> Result<(), AsmError> {
-        self.add(Instruction::with2(Code::Shl_rm64_imm8, to, bits)?)
+    /// `to = word at from · number`.
+    pub fn multiply_word_at(&mut self, to: Gpr, from: Mem, number: i32) -> Result<(), AsmError> {
+        self.add(Instruction::with3(Code::Imul_r64_rm64_imm32, to, from.operand(false), number)?)
     }
 
     /// `to` becomes that many ones from bit 0 on, 31 at most; `ones` is a word of all ones in memory.

@@ -321,16 +321,15 @@ pub(super) fn leave(asm: &mut Asm, saved: &[Gpr]) -> Result<(), AsmError> {
     asm.ret()
 }
 
-/// Moves the pointers `1 << bits` rows on.
-pub(super) fn next_rows(asm: &mut Asm, call: &Call, bits: u32) -> Result<(), AsmError> {
+/// Moves the pointers so many rows on.
+pub(super) fn next_rows(asm: &mut Asm, call: &Call, rows: usize) -> Result<(), AsmError> {
     for (index, (pointer, register)) in call.pointers.iter().zip(POINTERS).enumerate() {
         let step = Mem::at(ARGUMENT, call.pointer_at(index) + 8);
-        match (pointer.step(call.row), bits) {
+        match (pointer.step(call.row), rows) {
             (None, _) => {}
-            (Some(_), 0) => asm.add_word_at(register, step)?,
-            (Some(_), bits) => {
-                asm.load_word(SPARE, step)?;
-                asm.shift_left(SPARE, bits)?;
+            (Some(_), 1) => asm.add_word_at(register, step)?,
+            (Some(_), _) => {
+                asm.multiply_word_at(SPARE, step, rows as i32)?;
                 asm.add_word(register, SPARE)?;
             }
         }

@@ -131,7 +131,7 @@ fn assemble(streams: &Streams<'_>, call: &Call, passes: &[Pass]) -> Result<Vec<u
     for (pass, totals) in passes.iter().zip(&totals) {
         pass.emit(&mut asm, call, places, nest::ones(&pool), totals)?;
     }
-    nest::next_rows(&mut asm, call, 0)?;
+    nest::next_rows(&mut asm, call, 1)?;
     asm.count_down(count)?;
     asm.jump_if_greater(row)?;
     asm.place(&mut done)?;

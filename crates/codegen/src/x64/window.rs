@@ -5,11 +5,11 @@
 //! elements that they read, so that each is loaded once; in a row they stay in their order.
 
 use super::asm::{Asm, AsmError, Mem};
-use super::expr;
 use super::lanes::{Lanes, Op, V};
 use super::nest::{self, AT, Call, END, SPARE, Step, Streams, Values};
 use super::registers::{Places, Store, VECTORS};
 use super::strided::{Halves, Reader, VECTOR};
+use super::{LANES, expr};
 use crate::prim::Prim;
 use rabot_kernel::{Coord, Expr, ExprId, LoopKernel, Size, Vectorize};
 use rabot_tensor::DType;
@@ -20,15 +20,17 @@ const MOST_TAPS: i64 = 64;
 /// Operations of a block of rows at most.
 const MOST_OPERATIONS: usize = 4096;
 
-/// Rows that may be done at once, as powers of two, most first.
-const ROWS: [u32; 3] = [2, 1, 0];
+/// Rows that are done at once at most.
+const MOST_ROWS: usize = 8;
 
-/// The code of so many rows at once, as a power of two.
+/// The code of so many rows at once.
 struct Block {
-    rows: u32,
+    rows: usize,
     lanes: Lanes,
     stores: Vec<Store>,
     halves: Halves,
+    /// Reductions of a row.
+    sums: usize,
 }
 
 /// Code under construction.
@@ -57,11 +59,9 @@ pub(crate) fn code(kernel: &LoopKernel) -> Option<(Vec<u8>, Call)> {
         }
     }
     let (mut streams, mut values) = (Streams::new(kernel, lane, row), Values { list: Vec::new() });
-    let one = block(kernel, &mut streams, &mut values, 0)?;
+    let one = block(kernel, &mut streams, &mut values, 1)?;
     let mut blocks = Vec::new();
-    for rows in
-        ROWS.into_iter().filter(|&rows| rows > 0 && row.is_some_and(|row| fits(kernel.outer[row], rows)))
-    {
+    for rows in row.map_or(vec![], |row| row_blocks(kernel.outer[row])) {
         let pointers = streams.pointers.len();
         match block(kernel, &mut streams, &mut values, rows) {
             Some(many) if is_shared(&one, &many) => blocks.push(many),
@@ -85,11 +85,15 @@ pub(crate) fn code(kernel: &LoopKernel) -> Option<(Vec<u8>, Call)> {
     })
 }
 
-fn fits(rows: Size, bits: u32) -> bool {
-    match rows {
-        Size::Const(rows) => rows >= 1 << bits,
-        Size::Param(_) => true,
-    }
+/// How many rows to do at once, where there are so many: as many as leave no rest, or little.
+fn row_blocks(rows: Size) -> Vec<usize> {
+    let Size::Const(rows) = rows else { return vec![4, 2] };
+    let rows = usize::try_from(rows).unwrap_or(0);
+    let most = match (4..=MOST_ROWS).rev().find(|most| rows.is_multiple_of(*most)) {
+        Some(most) => most,
+        None => rows.div_ceil(rows.div_ceil(MOST_ROWS).max(1)),
+    };
+    [most, rows % most.max(1)].into_iter().filter(|rows| *rows > 1).collect()
 }
 
 /// True if rows done together read less than one by one.
@@ -97,7 +101,7 @@ fn is_shared(one: &Block, many: &Block) -> bool {
     let loads = |block: &Block| {
         block.lanes.ops.iter().filter(|(op, _)| matches!(op, Op::Load(_) | Op::LoadWhere(..))).count()
     };
-    loads(many) < loads(one) << many.rows
+    loads(many) < loads(one) * many.rows
 }
 
 /// What stays in registers over all rows, the most wanted first.
@@ -108,12 +112,15 @@ fn pins(streams: &Streams<'_>, block: &Block) -> Vec<Op> {
     };
     let words = block.lanes.ops.iter().map(|(op, _)| *op).filter(fixed);
     let constants = block.lanes.ops.iter().map(|(op, _)| *op).filter(|op| matches!(op, Op::Const(_)));
+    // Sums, and an element.
+    let sums: usize = block.rows * block.sums + 1;
     let mut pins: Vec<Op> = Vec::new();
     for op in words.chain(constants) {
-        if !pins.contains(&op) && pins.len() + 2 < VECTORS {
+        if !pins.contains(&op) {
             pins.push(op);
         }
     }
+    pins.truncate(VECTORS.saturating_sub(sums));
     pins
 }
 
@@ -122,9 +129,8 @@ fn block<'k>(
     kernel: &'k LoopKernel,
     streams: &mut Streams<'k>,
     values: &mut Values,
-    rows: u32,
+    count: usize,
 ) -> Option<Block> {
-    let count = 1usize << rows;
     let mut builder = Builder {
         kernel,
         streams,
@@ -147,7 +153,8 @@ fn block<'k>(
     let Builder { lanes, reader, .. } = builder;
     let possible = lanes.is_possible() && lanes.ops.len() <= MOST_OPERATIONS;
     let halves = Halves::of(&reader, &stores)?;
-    possible.then_some(Block { rows, lanes, stores, halves })
+    let sums = kernel.stages.iter().map(|stage| stage.reductions.len()).sum();
+    possible.then_some(Block { rows: count, lanes, stores, halves, sums })
 }
 
 /// All points of small inner dims, in order; `None` if there are too many, or they are not known.
@@ -295,28 +302,37 @@ impl Block {
         let count = Mem::at(nest::ARGUMENT, 0);
         let [mut row, mut many, mut few, mut next, mut done] = std::array::from_fn(|_| asm.label());
         asm.place(&mut row)?;
-        asm.compare_at(count, 1 << self.rows)?;
+        asm.compare_at(count, self.rows as i32)?;
         asm.jump_if_less(done)?;
+        let [has_whole, has_rest] = match call.columns[0] {
+            Size::Const(columns) => [columns >= LANES as i64, columns % LANES as i64 != 0],
+            Size::Param(_) => [true; 2],
+        };
         asm.set_number(AT, VECTOR as i32)?;
-        asm.compare_words(END, AT)?;
-        asm.jump_if_less(few)?;
-        self.halves.whole(asm)?;
-        asm.place(&mut many)?;
-        asm.add_number(AT, -VECTOR)?;
-        self.lanes.emit(asm, &places, &self.stores)?;
-        asm.add_number(AT, 2 * VECTOR)?;
-        asm.compare_words(END, AT)?;
-        asm.jump_if_not_less(many)?;
-        asm.place(&mut few)?;
-        asm.add_number(AT, -VECTOR)?;
-        asm.compare_words(END, AT)?;
-        asm.jump_if_zero(next)?;
-        self.halves.cut(asm, ones)?;
-        asm.tail(END, AT, ones, SPARE)?;
-        self.lanes.emit(asm, &Places { cut: true, ..places }, &self.stores)?;
+        if has_whole {
+            asm.compare_words(END, AT)?;
+            asm.jump_if_less(few)?;
+            self.halves.whole(asm)?;
+            asm.place(&mut many)?;
+            asm.add_number(AT, -VECTOR)?;
+            self.lanes.emit(asm, &places, &self.stores)?;
+            asm.add_number(AT, 2 * VECTOR)?;
+            asm.compare_words(END, AT)?;
+            asm.jump_if_not_less(many)?;
+            asm.place(&mut few)?;
+        }
+        if has_rest {
+            asm.add_number(AT, -VECTOR)?;
+            asm.compare_words(END, AT)?;
+            asm.jump_if_zero(next)?;
+            self.halves.cut(asm, ones)?;
+            asm.tail(END, AT, ones, SPARE)?;
+            self.lanes.emit(asm, &Places { cut: true, ..places }, &self.stores)?;
+        }
+        asm.separate()?;
         asm.place(&mut next)?;
         nest::next_rows(asm, call, self.rows)?;
-        asm.subtract_at(count, 1 << self.rows)?;
+        asm.subtract_at(count, self.rows as i32)?;
         asm.jump(row)?;
         asm.place(&mut done)?;
         asm.separate()
