@@ -57,9 +57,20 @@ fn run(
     whole
 }
 
-/// The bits of an f32; one for all NaN.
-fn bits(value: &f32) -> u32 {
-    if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }
+/// The bits of numbers of a dtype; one for all NaN.
+fn bits(dtype: DType, bytes: &[u8]) -> Vec<u32> {
+    let canonical = |value: u32, infinity: u32, magnitude: u32| {
+        if value & magnitude > infinity { u32::MAX } else { value }
+    };
+    match dtype {
+        DType::F32 => {
+            typed::<u32>(bytes).into_iter().map(|bits| canonical(bits, 0x7f80_0000, u32::MAX / 2)).collect()
+        }
+        _ => {
+            let infinity = if dtype == DType::F16 { 0x7c00 } else { 0x7f80 };
+            typed::<u16>(bytes).into_iter().map(|bits| canonical(bits.into(), infinity, 0x7fff)).collect()
+        }
+    }
 }
 
 /// Runs a kernel on 128 bits and on 512; true if there is a machine with both.
@@ -73,8 +84,8 @@ fn compare(kernel: &LoopKernel, params: &[i64], items: i64, buffers: &[Vec<u8>],
         assert!(text.contains("%zmm"), "{what}: no leaf on {}", profile.name);
         let got = run(kernel, profile, params, items, buffers);
         for (argument, (got, expected)) in got.iter().zip(&expected).enumerate() {
-            let bits = |bytes: &[u8]| typed::<f32>(bytes).iter().map(bits).collect::<Vec<_>>();
-            let (got, expected) = (bits(got), bits(expected));
+            let dtype = kernel.args[argument].dtype;
+            let (got, expected) = (bits(dtype, got), bits(dtype, expected));
             let place = got.iter().zip(&expected).position(|(a, b)| a != b);
             assert_eq!(place, None, "{what}: argument {argument} on {}", profile.name);
         }
@@ -246,6 +257,48 @@ fn elementwise_rows() {
                 bytes(&specials(count, 7)),
             ];
             compare(&kernel, &[n as i64], rows, &buffers, &format!("{n} columns"));
+        }
+    }
+}
+
+#[test]
+fn halves_in_rows_and_columns() {
+    // y[i, j] = x[i, j] · row[j] + column[i], rounded to one half, stored as another; x may be the other one.
+    let halves = [DType::F16, DType::BF16];
+    let lists = [UnaryFn::RoundF16, UnaryFn::RoundBF16];
+    for (n, (from, to)) in (4..40)
+        .chain([64, 65, 130])
+        .flat_map(|n| halves.map(|from| (n, from)))
+        .flat_map(|(n, from)| halves.map(|to| (n, (from, to))))
+    {
+        for vectorize in [Vectorize::Inner, Vectorize::Outer] {
+            let rows = 5;
+            let mut dag = Dag::default();
+            let matrix = access(&[(0, n), (1, 1)]);
+            let x = load(&mut dag, 0, from, matrix.clone());
+            let row = load(&mut dag, 1, to, access(&[(1, 1)]));
+            let column = load(&mut dag, 2, from, access(&[(0, 1)]));
+            let y = dag.push(Expr::MulAdd(x, row, column), DType::F32);
+            let rounded = dag.unary(lists[usize::from(from == DType::BF16)], y);
+            let columns = Const(n);
+            let (outer, inner) = match vectorize {
+                Vectorize::Outer => (vec![Const(rows), columns], vec![]),
+                _ => (vec![Const(rows)], vec![columns]),
+            };
+            let kernel = LoopKernel {
+                args: vec![arg(from, false), arg(to, false), arg(from, false), arg(to, true)],
+                outer,
+                items: 1,
+                stages: vec![stage(inner, dag, vec![store(3, matrix, rounded)])],
+                vectorize,
+            };
+            // Any bits: numbers of all sizes, NaN and infinities.
+            let any = |count: i64, seed: u32| {
+                let number = |i: i64| (i as u32).wrapping_mul(0x9e37_79b9).rotate_left(seed) as u16;
+                bytes(&(0..count).map(number).collect::<Vec<u16>>())
+            };
+            let buffers = [any(rows * n, 3), any(n, 7), any(rows, 11), vec![0; (2 * rows * n) as usize]];
+            compare(&kernel, &[], rows, &buffers, &format!("{n}: {from} {to} {vectorize:?}"));
         }
     }
 }

@@ -69,13 +69,14 @@ impl LoopEmitter<'_, '_> {
     fn write_fixed(&mut self, wide: &Wide) -> Result<(), KernelError> {
         let call = &wide.call;
         for (index, size) in call.columns.iter().enumerate() {
-            let bytes = ByteStride::new(*size, DType::F32).value(self.cx);
-            self.put(wide, call.columns_at(index), bytes);
+            // Two for each.
+            let count = ByteStride::new(*size, DType::F16).value(self.cx);
+            self.put(wide, call.columns_at(index), count);
         }
         for (index, pointer) in call.pointers.iter().enumerate() {
             for (at, along) in [(8, call.row), (16, call.inner)] {
                 if let Some(step) = pointer.step(along) {
-                    let bytes = ByteStride::new(step, DType::F32).value(self.cx);
+                    let bytes = ByteStride::new(step, self.cx.arg(pointer.arg)?.dtype).value(self.cx);
                     self.put(wide, call.pointer_at(index) + at, bytes);
                 }
             }
@@ -157,19 +158,20 @@ impl LoopEmitter<'_, '_> {
 
     /// The address of a pointer in the first row.
     fn start(&mut self, pointer: &Pointer, coords: &[Value]) -> Result<Value, KernelError> {
-        let mut address = self.cx.arg(pointer.arg)?.pointer;
+        let arg = self.cx.arg(pointer.arg)?;
+        let mut address = arg.pointer;
         let offset = pointer.offset.map(|param| (1, Size::Param(param)));
         let shift = pointer.shift.iter().map(|&(param, times)| (times, Size::Param(param)));
         for (times, size) in offset.into_iter().chain(shift) {
             let times = self.cx.builder.ins().iconst(I64, times);
-            let bytes = ByteStride::new(size, DType::F32).times(self.cx, times);
+            let bytes = ByteStride::new(size, arg.dtype).times(self.cx, times);
             address = self.cx.builder.ins().iadd(address, bytes);
         }
         let outer = pointer.strides.iter().filter(|(coord, _)| *coord < self.kernel.outer.len());
         for &(coord, stride) in outer {
             let (index, count) = (coord, coords.len());
             let value = *coords.get(coord).ok_or(KernelError::Index { what: "coordinate", index, count })?;
-            let bytes = ByteStride::new(stride, DType::F32).times(self.cx, value);
+            let bytes = ByteStride::new(stride, arg.dtype).times(self.cx, value);
             address = self.cx.builder.ins().iadd(address, bytes);
         }
         Ok(address)

@@ -67,6 +67,14 @@ pub(crate) fn zmm(number: Zmm) -> Register {
     Register::ZMM0 + number as u32
 }
 
+/// The lower half of it.
+fn ymm(number: Zmm) -> Register {
+    Register::YMM0 + number as u32
+}
+
+/// To the nearest number, halves to even.
+const NEAREST: i32 = 0;
+
 impl Asm {
     /// An empty function.
     ///
@@ -228,6 +236,71 @@ impl Asm {
         self.add(instruction)
     }
 
+    /// 16 elements of f16, widened, or those of the lanes that are there.
+    pub fn load_f16_lanes(&mut self, to: Zmm, from: Mem, cut: bool) -> Result<(), AsmError> {
+        self.load_cut(Code::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae, to, from, cut)
+    }
+
+    /// 16 elements of bf16, widened, or those of the lanes that are there.
+    pub fn load_bf16_lanes(&mut self, to: Zmm, from: Mem, cut: bool) -> Result<(), AsmError> {
+        self.load_cut(Code::EVEX_Vpmovzxwd_zmm_k1z_ymmm256, to, from, cut)?;
+        self.widen_bf16(to)
+    }
+
+    fn load_cut(&mut self, code: Code, to: Zmm, from: Mem, cut: bool) -> Result<(), AsmError> {
+        let mut instruction = Instruction::with2(code, zmm(to), from.operand(false))?;
+        if cut {
+            instruction.set_op_mask(TAIL);
+            instruction.set_zeroing_masking(true);
+        }
+        self.add(instruction)
+    }
+
+    /// Words become f32 whose upper half is the lower half of the word.
+    fn widen_bf16(&mut self, to: Zmm) -> Result<(), AsmError> {
+        self.add(Instruction::with3(Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8, zmm(to), zmm(to), 16)?)
+    }
+
+    /// `to = one element of f16 in all lanes`, widened.
+    pub fn broadcast_f16(&mut self, to: Zmm, from: Mem) -> Result<(), AsmError> {
+        let half = ymm(to);
+        self.add(Instruction::with2(Code::EVEX_Vpbroadcastw_ymm_k1z_xmmm16, half, from.operand(false))?)?;
+        self.add(Instruction::with2(Code::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae, zmm(to), half)?)
+    }
+
+    /// `to = one element of bf16 in all lanes`, widened.
+    pub fn broadcast_bf16(&mut self, to: Zmm, from: Mem) -> Result<(), AsmError> {
+        self.add(Instruction::with2(Code::EVEX_Vpbroadcastw_zmm_k1z_xmmm16, zmm(to), from.operand(false))?)?;
+        self.widen_bf16(to)
+    }
+
+    /// `to = the nearest f16`, as f32.
+    pub fn round_f16(&mut self, to: Zmm, from: Zmm) -> Result<(), AsmError> {
+        let code = Code::EVEX_Vcvtps2ph_ymmm256_k1z_zmm_imm8_sae;
+        self.add(Instruction::with3(code, ymm(to), zmm(from), NEAREST)?)?;
+        self.add(Instruction::with2(Code::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae, zmm(to), ymm(to))?)
+    }
+
+    /// Stores the nearest f16 of 16 lanes, or of those that are there.
+    pub fn store_f16(&mut self, to: Mem, from: Zmm, cut: bool) -> Result<(), AsmError> {
+        let code = Code::EVEX_Vcvtps2ph_ymmm256_k1z_zmm_imm8_sae;
+        let mut instruction = Instruction::with3(code, to.operand(false), zmm(from), NEAREST)?;
+        if cut {
+            instruction.set_op_mask(TAIL);
+        }
+        self.add(instruction)
+    }
+
+    /// Stores the lower halves of 16 words, or of those of the lanes that are there.
+    pub fn store_low_halves(&mut self, to: Mem, from: Zmm, cut: bool) -> Result<(), AsmError> {
+        let code = Code::EVEX_Vpmovdw_ymmm256_k1z_zmm;
+        let mut instruction = Instruction::with2(code, to.operand(false), zmm(from))?;
+        if cut {
+            instruction.set_op_mask(TAIL);
+        }
+        self.add(instruction)
+    }
+
     /// Stores 16 words, or those of the lanes that are there.
     pub fn store_lanes(&mut self, to: Mem, from: Zmm, cut: bool) -> Result<(), AsmError> {
         let code = Code::EVEX_Vmovups_zmmm512_k1z_zmm;
@@ -284,12 +357,12 @@ impl Asm {
         self.add(Instruction::with3(code, zmm(factor), zmm(b), zmm(c))?)
     }
 
-    /// The mask of the lanes that are there: those of the bytes from `at` to `end`, fewer than 64. `ones` is a word of
-    /// all ones in memory; `spare` is overwritten.
-    pub fn tail(&mut self, end: Gpr, at: Gpr, ones: Mem, spare: Gpr) -> Result<(), AsmError> {
+    /// The mask of the lanes that are there: those from `at` to `end`, fewer than 16, of `1 << bits` each. `ones` is a
+    /// word of all ones in memory; `spare` is overwritten.
+    pub fn tail(&mut self, end: Gpr, at: Gpr, bits: u32, ones: Mem, spare: Gpr) -> Result<(), AsmError> {
         self.copy_word(spare, end)?;
         self.subtract_word(spare, at)?;
-        self.shift_right(spare, 2)?;
+        self.shift_right(spare, bits)?;
         let spare = Register::EAX + (spare as u32 - Register::RAX as u32);
         self.add(Instruction::with3(Code::VEX_Bzhi_r32_rm32_r32, spare, ones.operand(false), spare)?)?;
         self.add(Instruction::with2(Code::VEX_Kmovw_kr_r32, TAIL, spare)?)

@@ -6,11 +6,10 @@
 use super::asm::{Asm, AsmError, Mem};
 use super::expr;
 use super::lanes::{Lanes, V};
-use super::nest::{self, ARGUMENT, AT, Call, END, POINTERS, SPARE, Step, Stream, Streams, Values};
+use super::nest::{self, ARGUMENT, AT, Call, END, POINTERS, SPARE, Step, Stream, Streams, VECTOR, Values};
 use super::registers::{Places, Store, VECTORS};
-use super::strided::VECTOR;
 use crate::prim::Prim;
-use rabot_kernel::{Expr, ExprId, LoopKernel, ReduceFn, Vectorize};
+use rabot_kernel::{Access, Expr, ExprId, LoopKernel, ReduceFn, Vectorize};
 use rabot_tensor::DType;
 use std::collections::HashMap;
 
@@ -108,10 +107,9 @@ fn pass(
     for flight in 0..flights {
         let mut read = |lanes: &mut Lanes, id: ExprId| match &stage.dag[id].expr {
             Expr::Load { arg, access } => {
-                let stream = streams.flight(*arg, access, flight)?;
-                let is_one_word = streams.is_one_word(stream);
-                let make = || if is_one_word { lanes.uniform(stream) } else { lanes.load(stream) };
-                Some(*loaded.entry(stream).or_insert_with(make))
+                let (pointer, bytes, step) = streams.flight(*arg, access, flight)?;
+                let stream = streams.add(Stream::Memory(pointer, bytes, step));
+                Some(*loaded.entry(stream).or_insert_with(|| streams.load_at(lanes, stream)))
             }
             Expr::Reduced(number) => {
                 let value = lanes.given();
@@ -127,26 +125,23 @@ fn pass(
             sums.push((old, new, reduction.function));
         }
         for store in &stage.stores {
-            let stream = streams.flight(store.arg, &store.access, flight)?;
-            if streams.is_one_word(stream) {
+            let place = streams.flight(store.arg, &store.access, flight)?;
+            if place.2.is_same() {
                 return None;
             }
-            stores.push(Store { value: results.get(store.value).copied().flatten()?, stream, mask: None });
+            let value = nest::stored(stage, &results, store.value)?;
+            stores.push(streams.store_at(&mut lanes, value, place));
         }
     }
     lanes.is_possible().then_some(Pass { lanes, stores, sums, reduced, first, points: None })
 }
 
 impl Streams<'_> {
-    /// The stream of an access for a vector in flight.
-    fn flight(&mut self, arg: usize, access: &rabot_kernel::Access, flight: usize) -> Option<usize> {
+    /// Where an access goes for a vector in flight.
+    fn flight(&mut self, arg: usize, access: &Access, flight: usize) -> Option<(usize, i64, Step)> {
         let (pointer, bytes, step) = self.memory(arg, access, 0, &[])?;
-        let bytes = match step {
-            Step::Same => bytes,
-            Step::Next => bytes + VECTOR * flight as i64,
-            Step::Second => return None,
-        };
-        Some(self.add(Stream::Memory(pointer, bytes, step)))
+        let bytes = if step.is_same() { bytes } else { bytes + step.vector_bytes() * flight as i64 };
+        (step != Step::Second).then_some((pointer, bytes, step))
     }
 }
 
@@ -188,7 +183,7 @@ fn assemble(streams: &Streams<'_>, call: &Call, blocks: &[(usize, Vec<Pass>)]) -
     }
     asm.compare_words(END, AT)?;
     asm.jump_if_zero(next)?;
-    asm.tail(END, AT, nest::ones(&pool), SPARE)?;
+    asm.tail(END, AT, 1, nest::ones(&pool), SPARE)?;
     if let Some((flights, passes)) = blocks.last() {
         all(&mut asm, call, Places { cut: true, ..places }, passes, *flights)?;
     }
@@ -242,8 +237,8 @@ impl Pass {
         };
         let [mut point, mut done] = std::array::from_fn(|_| asm.label());
         asm.load_word(SPARE, Mem::at(ARGUMENT, call.columns_at(points)))?;
-        // The call gives sizes as bytes of so many words.
-        asm.shift_right(SPARE, 2)?;
+        // The call gives sizes as it gives columns.
+        asm.shift_right(SPARE, 1)?;
         asm.jump_if_zero(done)?;
         asm.place(&mut point)?;
         let kept = self.lanes.emit(asm, &places, &self.stores)?;

@@ -127,8 +127,9 @@ fn unary(o: &mut Lanes, function: UnaryFn, dtype: DType, x: V) -> Option<V> {
         UnaryFn::Round => o.round(x, 0),
         UnaryFn::Floor => o.round(x, 1),
         UnaryFn::Ceil => o.round(x, 2),
-        UnaryFn::Sin | UnaryFn::Cos | UnaryFn::RoundF16 | UnaryFn::RoundBF16 => return None,
-        UnaryFn::Not | UnaryFn::Libm(_) => return None,
+        UnaryFn::RoundF16 => o.round_f16(x),
+        UnaryFn::RoundBF16 => o.round_bf16(x),
+        UnaryFn::Sin | UnaryFn::Cos | UnaryFn::Not | UnaryFn::Libm(_) => return None,
     })
 }
 

@@ -28,6 +28,15 @@ impl Kind {
     }
 }
 
+/// A type of memory whose elements are widened to f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Half {
+    /// f16.
+    F16,
+    /// bf16.
+    BF16,
+}
+
 /// An operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
@@ -35,6 +44,12 @@ pub(super) enum Op {
     Const(u32),
     /// 16 words of a stream.
     Load(usize),
+    /// 16 elements of half precision of a stream, widened.
+    LoadHalf(usize, Half),
+    /// One element of half precision of a stream, widened, in all lanes.
+    UniformHalf(usize, Half),
+    /// The nearest f16, as f32.
+    RoundF16(V),
     /// 16 words of a stream, those of a mask register; the others are 0.
     LoadWhere(usize, usize),
     /// 16 words of a stream that are the same for all columns, whichever lanes are there.
@@ -118,6 +133,44 @@ impl Lanes {
         self.push(Op::Uniform(stream), Kind::Float)
     }
 
+    /// 16 elements of half precision of a stream, widened.
+    pub fn load_half(&mut self, stream: usize, half: Half) -> V {
+        self.push(Op::LoadHalf(stream, half), Kind::Float)
+    }
+
+    /// One element of half precision of a stream, widened, in all lanes.
+    pub fn uniform_half(&mut self, stream: usize, half: Half) -> V {
+        self.push(Op::UniformHalf(stream, half), Kind::Float)
+    }
+
+    /// The nearest f16, as f32.
+    pub fn round_f16(&mut self, a: V) -> V {
+        self.push(Op::RoundF16(a), Kind::Float)
+    }
+
+    /// The bits of the nearest bf16 in the low half of an integer, halves to even; NaN stays NaN.
+    pub fn bf16_bits(&mut self, a: V) -> V {
+        let bits = self.bits(a);
+        let (one, half) = (self.i32(1), self.i32(0x7fff));
+        let truncated = self.push(Op::Number(Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8, bits, 16), Kind::Int);
+        let odd = self.and(truncated, one);
+        let rounded = self.add(bits, half);
+        let rounded = self.add(rounded, odd);
+        let rounded =
+            self.push(Op::Number(Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8, rounded, 16), Kind::Int);
+        let quiet = self.i32(0x40);
+        let nan = self.or(truncated, quiet);
+        let is_nan = self.compare(FloatCC::Unordered, a, a);
+        self.select(is_nan, nan, rounded)
+    }
+
+    /// The nearest bf16, as f32.
+    pub fn round_bf16(&mut self, a: V) -> V {
+        let bits = self.bf16_bits(a);
+        let bits = self.shl(bits, 16);
+        self.float(bits)
+    }
+
     /// 16 words of a stream where a mask register is set, else 0.
     pub fn load_where(&mut self, stream: usize, mask: usize) -> V {
         self.push(Op::LoadWhere(stream, mask), Kind::Float)
@@ -163,8 +216,8 @@ impl Lanes {
         let mut uniform: Vec<bool> = Vec::with_capacity(self.ops.len());
         for (op, _) in &self.ops {
             uniform.push(match op {
-                Op::Const(_) | Op::Uniform(_) | Op::Table(_) => true,
-                Op::Load(_) | Op::LoadWhere(..) | Op::Given => false,
+                Op::Const(_) | Op::Uniform(_) | Op::UniformHalf(..) | Op::Table(_) => true,
+                Op::Load(_) | Op::LoadHalf(..) | Op::LoadWhere(..) | Op::Given => false,
                 _ => Self::operands(*op).into_iter().flatten().all(|operand| uniform[operand]),
             });
         }
@@ -221,9 +274,9 @@ impl Lanes {
     /// Operands of an operation.
     pub(super) fn operands(op: Op) -> [Option<V>; 3] {
         match op {
-            Op::Const(_) | Op::Uniform(_) | Op::Table(_) => [None; 3],
-            Op::Load(_) | Op::LoadWhere(..) | Op::Given => [None; 3],
-            Op::One(_, a) | Op::Number(_, a, _) => [Some(a), None, None],
+            Op::Const(_) | Op::Uniform(_) | Op::UniformHalf(..) | Op::Table(_) => [None; 3],
+            Op::Load(_) | Op::LoadHalf(..) | Op::LoadWhere(..) | Op::Given => [None; 3],
+            Op::One(_, a) | Op::Number(_, a, _) | Op::RoundF16(a) => [Some(a), None, None],
             Op::Two(_, a, b) | Op::Compare(_, a, b, _) | Op::OrZero(a, b) => [Some(a), Some(b), None],
             Op::MulAdd { a, b, c, .. } | Op::Select(a, b, c) | Op::Pick { a, b, index: c } => {
                 [Some(a), Some(b), Some(c)]

@@ -64,7 +64,7 @@ impl Map {
         let values = expr::eval(&mut lanes, &self.dag, &mut read);
         let store = |(id, stream): &(ExprId, usize)| {
             let value = values.get(*id).copied().flatten()?;
-            Some(Store { value, stream: *stream, mask: None })
+            Some(Store { value, stream: *stream, mask: None, half: None })
         };
         let stores = self.stores.iter().map(store);
         let stores = stores.collect::<Option<Vec<_>>>()?;
@@ -121,7 +121,7 @@ impl Map {
         asm.add_number(AT, -VECTOR)?;
         asm.compare_words(END, AT)?;
         asm.jump_if_zero(next)?;
-        asm.tail(END, AT, Mem::at(POOL, 4 * pool.len() as i64), SPARE)?;
+        asm.tail(END, AT, 2, Mem::at(POOL, 4 * pool.len() as i64), SPARE)?;
         lanes.emit(&mut asm, &places(true), &stores)?;
         asm.place(&mut next)?;
         for (at, pointer) in pointers.iter().enumerate() {

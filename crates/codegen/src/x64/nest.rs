@@ -1,16 +1,17 @@
 //! What leaves of loop kernels have in common: where they read and write, and their argument.
 //!
-//! The argument begins with the number of rows, which the leaf counts down, and the bytes of each row of columns. Then
+//! The argument begins with the number of rows, which the leaf counts down, and the columns of each loop, two for each
+//! one, which is how places are counted: the bytes of half precision. Then
 //! come, for each pointer, where it starts and how many bytes it moves from row to row and from point to point; then values of f32, and room for
 //! reductions, a word each.
 
 use super::LANES;
 use super::asm::{Asm, AsmError, Gpr, Mem};
-use super::lanes::{Lanes, V};
+use super::lanes::{Half, Lanes, V};
 use super::registers::Store;
 use super::strided;
 use iced_x86::Register;
-use rabot_kernel::{Access, Coord, ExprId, LoopKernel, Size};
+use rabot_kernel::{Access, Coord, ExprId, LoopKernel, Size, Stage};
 use rabot_tensor::DType;
 
 /// A place in a buffer that moves from row to row.
@@ -51,7 +52,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Where the bytes of a row of columns are in the argument.
+    /// Where the columns of a loop are in the argument.
     pub fn columns_at(&self, index: usize) -> i64 {
         8 + 8 * index as i64
     }
@@ -86,6 +87,25 @@ pub(super) enum Step {
     Next,
     /// Every second one.
     Second,
+    /// One half-precision number for all.
+    SameHalf(Half),
+    /// Neighbours in half precision.
+    NextHalf(Half),
+}
+
+impl Step {
+    /// True if all lanes are one element.
+    pub fn is_same(self) -> bool {
+        matches!(self, Step::Same | Step::SameHalf(_))
+    }
+
+    /// Bytes of a vector.
+    pub fn vector_bytes(self) -> i64 {
+        match self {
+            Step::Same | Step::Next | Step::Second => 4 * LANES as i64,
+            Step::SameHalf(_) | Step::NextHalf(_) => 2 * LANES as i64,
+        }
+    }
 }
 
 /// What code reads or writes at a column.
@@ -129,7 +149,9 @@ pub(super) struct Streams<'k> {
 pub(super) const MOST_POINTERS: usize = POINTERS.len();
 
 pub(super) const ARGUMENT: Gpr = Register::RDI;
+/// Twice the number of the first column of a vector.
 pub(super) const AT: Gpr = Register::RCX;
+/// Twice the number of columns.
 pub(super) const END: Gpr = Register::RAX;
 pub(super) const SPARE: Gpr = Register::RDX;
 pub(super) const POOL: Gpr = Register::RBX;
@@ -171,7 +193,13 @@ impl<'k> Streams<'k> {
         rows: i64,
         at: &[(Coord, i64)],
     ) -> Option<(usize, i64, Step)> {
-        if self.kernel.args.get(arg)?.dtype != DType::F32 || !access.dynamic.is_empty() {
+        let half = match self.kernel.args.get(arg)?.dtype {
+            DType::F32 => None,
+            DType::F16 => Some(Half::F16),
+            DType::BF16 => Some(Half::BF16),
+            _ => return None,
+        };
+        if !access.dynamic.is_empty() {
             return None;
         }
         let (offset, mut index) = match access.offset {
@@ -209,7 +237,13 @@ impl<'k> Streams<'k> {
         pointer.shift.retain(|(_, count)| *count != 0);
         pointer.shift.sort_unstable();
         pointer.strides.sort_unstable_by_key(|(coord, _)| *coord);
-        let bytes = i64::from(i32::try_from(index.checked_mul(4)?).ok()?);
+        let (size, step) = match (half, step) {
+            (None, step) => (4, step),
+            (Some(half), Step::Same) => (2, Step::SameHalf(half)),
+            (Some(half), Step::Next) => (2, Step::NextHalf(half)),
+            (Some(_), _) => return None,
+        };
+        let bytes = i64::from(i32::try_from(index.checked_mul(size)?).ok()?);
         let known = self.pointers.iter().position(|known| *known == pointer);
         let number = known.unwrap_or_else(|| {
             self.pointers.push(pointer);
@@ -218,7 +252,7 @@ impl<'k> Streams<'k> {
         (number < MOST_POINTERS).then_some((number, bytes, step))
     }
 
-    /// The stores of a value, so many rows on and at a point; `None` if there is no code for them.
+    /// The stores of a value of f32, so many rows on and at a point; `None` if there is no code for them.
     pub fn store(
         &mut self,
         lanes: &mut Lanes,
@@ -231,19 +265,40 @@ impl<'k> Streams<'k> {
         if step == Step::Second {
             return Some(strided::spread(lanes, self, value, pointer, bytes).to_vec());
         }
-        Some(vec![Store { value, stream: self.add(Stream::Memory(pointer, bytes, step)), mask: None }])
+        Some(vec![self.store_at(lanes, value, (pointer, bytes, step))])
     }
 
-    /// True if the lanes of a stream are one word.
-    pub fn is_one_word(&self, stream: usize) -> bool {
-        matches!(self.list[stream], Stream::Memory(_, _, Step::Same))
+    /// The store of a value of f32 at a place whose elements are neighbours, or one.
+    pub fn store_at(&mut self, lanes: &mut Lanes, value: V, place: (usize, i64, Step)) -> Store {
+        let stream = self.add(Stream::Memory(place.0, place.1, place.2));
+        let half = match place.2 {
+            Step::SameHalf(half) | Step::NextHalf(half) => Some(half),
+            Step::Same | Step::Next | Step::Second => None,
+        };
+        let value = if half == Some(Half::BF16) { lanes.bf16_bits(value) } else { value };
+        Store { value, stream, mask: None, half }
+    }
+
+    /// The load of a place whose elements are neighbours, or one.
+    pub fn load_at(&mut self, lanes: &mut Lanes, stream: usize) -> V {
+        match self.list[stream] {
+            Stream::Memory(_, _, Step::Next | Step::Second) => lanes.load(stream),
+            Stream::Memory(_, _, Step::SameHalf(half)) => lanes.uniform_half(stream, half),
+            Stream::Memory(_, _, Step::NextHalf(half)) => lanes.load_half(stream, half),
+            _ => lanes.uniform(stream),
+        }
+    }
+
+    /// True if the lanes of a stream are one element.
+    pub fn is_one(&self, stream: usize) -> bool {
+        matches!(self.list[stream], Stream::Memory(_, _, step) if step.is_same())
     }
 
     /// True if a stream is the same in all rows.
     pub fn is_fixed(&self, stream: usize) -> bool {
         match self.list[stream] {
             Stream::Memory(pointer, _, step) => {
-                step == Step::Same && self.pointers[pointer].step(self.row).is_none()
+                step.is_same() && self.pointers[pointer].step(self.row).is_none()
             }
             Stream::Value(_) | Stream::Table(_) => true,
             Stream::Slot(_) => false,
@@ -253,9 +308,12 @@ impl<'k> Streams<'k> {
     /// Where the streams are in memory; tables lie `tables` bytes into the pool.
     pub fn places(&self, call: &Call, tables: i64) -> Vec<Mem> {
         let place = |stream: &Stream| match *stream {
-            Stream::Memory(pointer, bytes, Step::Same) => Mem::at(POINTERS[pointer], bytes),
-            Stream::Memory(pointer, bytes, Step::Next) => Mem::indexed(POINTERS[pointer], AT, 1, bytes),
-            Stream::Memory(pointer, bytes, Step::Second) => Mem::indexed(POINTERS[pointer], AT, 2, bytes),
+            Stream::Memory(pointer, bytes, step) => match step {
+                Step::Same | Step::SameHalf(_) => Mem::at(POINTERS[pointer], bytes),
+                Step::NextHalf(_) => Mem::indexed(POINTERS[pointer], AT, 1, bytes),
+                Step::Next => Mem::indexed(POINTERS[pointer], AT, 2, bytes),
+                Step::Second => Mem::indexed(POINTERS[pointer], AT, 4, bytes),
+            },
             Stream::Value(index) => Mem::at(ARGUMENT, call.value_at(index)),
             Stream::Slot(index) => Mem::at(ARGUMENT, call.slot_at(index)),
             Stream::Table(table) => Mem::at(POOL, tables + 64 * table as i64),
@@ -301,6 +359,14 @@ pub(super) fn ones(pool: &[u32]) -> Mem {
 /// Bytes from the start of a pool to its tables.
 pub(super) fn tables_at(pool: &[u32]) -> i64 {
     4 * (pool.len() as i64 + 1)
+}
+
+/// Counts of `AT` in a vector.
+pub(super) const VECTOR: i64 = 2 * LANES as i64;
+
+/// The value of a store, if lanes hold it as f32.
+pub(super) fn stored(stage: &Stage, values: &[Option<V>], id: ExprId) -> Option<V> {
+    values.get(id).copied().flatten().filter(|_| stage.dag.dtype(id) == DType::F32)
 }
 
 /// Saves the caller's registers and loads the pointers; gives what was saved.

@@ -4,7 +4,7 @@
 //! first to be given up where there are too few, and it is loaded again; all other values stay where they are.
 
 use super::asm::{Asm, AsmError, Mem, zmm};
-use super::lanes::{Kind, Lanes, Op, V};
+use super::lanes::{Half, Kind, Lanes, Op, V};
 use iced_x86::{Instruction, Register};
 
 /// Vector registers.
@@ -54,6 +54,10 @@ impl<'a> Places<'a> {
             Op::Uniform(stream) => asm.broadcast(to, self.streams[stream]),
             Op::Table(stream) => asm.load(to, self.streams[stream]),
             Op::Load(stream) => asm.load_lanes(to, self.streams[stream], self.cut),
+            Op::LoadHalf(stream, Half::F16) => asm.load_f16_lanes(to, self.streams[stream], self.cut),
+            Op::LoadHalf(stream, Half::BF16) => asm.load_bf16_lanes(to, self.streams[stream], self.cut),
+            Op::UniformHalf(stream, Half::F16) => asm.broadcast_f16(to, self.streams[stream]),
+            Op::UniformHalf(stream, Half::BF16) => asm.broadcast_bf16(to, self.streams[stream]),
             Op::LoadWhere(stream, mask) => asm.load_where(to, mask, self.streams[stream], false),
             _ => Err(AsmError::registers()),
         }
@@ -69,6 +73,8 @@ pub(crate) struct Store {
     pub stream: usize,
     /// The mask register of the lanes that are stored; none for those that are there.
     pub mask: Option<usize>,
+    /// The type of memory, if it is narrower; bf16 are stored as integers.
+    pub half: Option<Half>,
 }
 
 /// The code of a list of operations under construction.
@@ -130,7 +136,11 @@ impl Lanes {
             let to = places.streams[store.stream];
             match store.mask {
                 Some(mask) => scan.asm.store_where(to, mask, from)?,
-                None => scan.asm.store_lanes(to, from, places.cut)?,
+                None => match store.half {
+                    None => scan.asm.store_lanes(to, from, places.cut)?,
+                    Some(Half::F16) => scan.asm.store_f16(to, from, places.cut)?,
+                    Some(Half::BF16) => scan.asm.store_low_halves(to, from, places.cut)?,
+                },
             }
         }
         let mut kept = Vec::new();
@@ -143,7 +153,11 @@ impl Lanes {
 
 /// True for what is loaded where it is first needed, and again where it has lost its register.
 pub(super) fn is_from_memory(op: Op) -> bool {
-    matches!(op, Op::Const(_) | Op::Uniform(_) | Op::Table(_) | Op::Load(_) | Op::LoadWhere(..))
+    match op {
+        Op::Const(_) | Op::Uniform(_) | Op::UniformHalf(..) | Op::Table(_) => true,
+        Op::Load(_) | Op::LoadHalf(..) | Op::LoadWhere(..) => true,
+        _ => false,
+    }
 }
 
 impl Scan<'_> {
@@ -249,6 +263,7 @@ impl Scan<'_> {
             Op::Compare(code, _, _, number) => {
                 asm.add(Instruction::with4(code, kind.register(to), zmm(r[0]), zmm(r[1]), number)?)
             }
+            Op::RoundF16(_) => asm.round_f16(to, r[0]),
             Op::Select(..) => asm.blend(to, r[0], r[1], r[2]),
             Op::OrZero(..) => asm.copy_where(to, r[0], r[1]),
             _ => Err(AsmError::registers()),

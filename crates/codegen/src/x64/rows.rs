@@ -7,9 +7,9 @@
 use super::asm::{Asm, AsmError, Mem};
 use super::expr;
 use super::lanes::{Lanes, V};
-use super::nest::{self, ARGUMENT, AT, Call, END, SPARE, Stream, Streams, Values};
+use super::nest::{self, ARGUMENT, AT, Call, END, SPARE, Stream, Streams, VECTOR, Values};
 use super::registers::{Places, Store, TAIL_MASK, VECTORS, is_from_memory};
-use super::strided::{Halves, Reader, VECTOR};
+use super::strided::{Halves, Reader};
 use crate::prim::Prim;
 use rabot_kernel::{Expr, ExprId, LoopKernel, ReduceFn, Vectorize};
 use rabot_tensor::DType;
@@ -83,10 +83,10 @@ fn pass(
     }
     let mut stores = Vec::new();
     for store in &stage.stores {
-        let value = results.get(store.value).copied().flatten()?;
+        let value = nest::stored(stage, &results, store.value)?;
         let parts = streams.store(&mut lanes, value, (store.arg, &store.access), 0, &[])?;
         // A single point has one word, columns have more.
-        if parts.iter().any(|part| streams.is_one_word(part.stream) != stage.inner.is_empty()) {
+        if parts.iter().any(|part| streams.is_one(part.stream) != stage.inner.is_empty()) {
             return None;
         }
         stores.extend(parts);
@@ -250,7 +250,7 @@ impl Pass {
         asm.compare_words(END, AT)?;
         asm.jump_if_zero(done)?;
         self.halves.cut(asm, ones)?;
-        asm.tail(END, AT, ones, SPARE)?;
+        asm.tail(END, AT, 1, ones, SPARE)?;
         let kept = self.lanes.emit(asm, &Places { cut: true, ..places }, &self.stores)?;
         for (register, (_, sum)) in kept.into_iter().zip(sums) {
             asm.copy_tail(*sum, register)?;

@@ -21,9 +21,6 @@ const SPREAD: [usize; 2] = [3, 4];
 /// Mask registers that are left where there are halves.
 const FEW_MASKS: usize = 2;
 
-/// Bytes of a vector.
-pub(super) const VECTOR: i64 = LANES as i64 * 4;
-
 /// What halves code has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Halves {
@@ -72,12 +69,11 @@ impl Reader {
         point: &[(Coord, i64)],
     ) -> Option<V> {
         let (pointer, bytes, step) = streams.memory(arg, access, rows, point)?;
+        if step == Step::Second {
+            return Some(self.second(lanes, streams, pointer, bytes));
+        }
         let stream = streams.add(Stream::Memory(pointer, bytes, step));
-        Some(match step {
-            Step::Same => self.once((stream, 0), || lanes.uniform(stream)),
-            Step::Next => self.once((stream, 0), || lanes.load(stream)),
-            Step::Second => self.second(lanes, streams, pointer, bytes),
-        })
+        Some(self.once((stream, 0), || streams.load_at(lanes, stream)))
     }
 
     fn once(&mut self, key: (usize, usize), make: impl FnOnce() -> V) -> V {
@@ -96,7 +92,8 @@ impl Reader {
         let is_pair = self.seconds.contains(&(pointer, first + 4));
         let halves = HALVES[usize::from(is_pair)];
         let [low, high] = std::array::from_fn(|half| {
-            let stream = Stream::Memory(pointer, first + VECTOR * half as i64, Step::Second);
+            let stream =
+                Stream::Memory(pointer, first + Step::Second.vector_bytes() * half as i64, Step::Second);
             let stream = streams.add(stream);
             self.once((stream, halves[half]), || lanes.load_where(stream, halves[half]))
         });
@@ -120,8 +117,12 @@ pub(super) fn spread(
         let table = streams.add(Stream::Table([Table::Low, Table::High][half]));
         let table = lanes.table(table);
         let value = lanes.permute_by(table, value);
-        let stream = streams.add(Stream::Memory(pointer, bytes + VECTOR * half as i64, Step::Second));
-        Store { value, stream, mask: Some(SPREAD[half]) }
+        let stream = streams.add(Stream::Memory(
+            pointer,
+            bytes + Step::Second.vector_bytes() * half as i64,
+            Step::Second,
+        ));
+        Store { value, stream, mask: Some(SPREAD[half]), half: None }
     })
 }
 
@@ -161,7 +162,7 @@ impl Halves {
         }
     }
 
-    /// Sets the masks for those of the bytes from `AT` to `END`.
+    /// Sets the masks for the columns from `AT` to `END`.
     pub fn cut(self, asm: &mut Asm, ones: Mem) -> Result<(), AsmError> {
         let lists: &[[usize; 2]] = match self {
             Halves::No => &[],
@@ -171,7 +172,6 @@ impl Halves {
         for (index, halves) in lists.iter().enumerate() {
             asm.copy_word(SPARE, END)?;
             asm.subtract_word(SPARE, AT)?;
-            asm.shift_right(SPARE, 1)?;
             asm.ones_below(SPARE, ones)?;
             if self == Halves::Written {
                 asm.and_number(SPARE, EVEN)?;

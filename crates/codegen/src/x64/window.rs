@@ -6,9 +6,9 @@
 
 use super::asm::{Asm, AsmError, Mem};
 use super::lanes::{Lanes, Op, V};
-use super::nest::{self, AT, Call, END, SPARE, Step, Streams, Values};
+use super::nest::{self, AT, Call, END, SPARE, Streams, VECTOR, Values};
 use super::registers::{Places, Store, VECTORS};
-use super::strided::{Halves, Reader, VECTOR};
+use super::strided::{Halves, Reader};
 use super::{LANES, expr};
 use crate::prim::Prim;
 use rabot_kernel::{Coord, Expr, ExprId, LoopKernel, Size, Vectorize};
@@ -99,7 +99,12 @@ fn row_blocks(rows: Size) -> Vec<usize> {
 /// True if rows done together read less than one by one.
 fn is_shared(one: &Block, many: &Block) -> bool {
     let loads = |block: &Block| {
-        block.lanes.ops.iter().filter(|(op, _)| matches!(op, Op::Load(_) | Op::LoadWhere(..))).count()
+        block
+            .lanes
+            .ops
+            .iter()
+            .filter(|(op, _)| matches!(op, Op::Load(_) | Op::LoadHalf(..) | Op::LoadWhere(..)))
+            .count()
     };
     loads(many) < loads(one) * many.rows
 }
@@ -107,7 +112,7 @@ fn is_shared(one: &Block, many: &Block) -> bool {
 /// What stays in registers over all rows, the most wanted first.
 fn pins(streams: &Streams<'_>, block: &Block) -> Vec<Op> {
     let fixed = |op: &Op| match *op {
-        Op::Uniform(stream) | Op::Table(stream) => streams.is_fixed(stream),
+        Op::Uniform(stream) | Op::UniformHalf(stream, _) | Op::Table(stream) => streams.is_fixed(stream),
         _ => false,
     };
     let words = block.lanes.ops.iter().map(|(op, _)| *op).filter(fixed);
@@ -181,8 +186,8 @@ impl Builder<'_, '_> {
         let mut first = (0, 0);
         for node in nodes {
             if let Expr::Load { arg, access } = &node.expr
-                && let Some((pointer, bytes, Step::Next | Step::Second)) =
-                    self.streams.memory(*arg, access, row as i64, point)
+                && let Some((pointer, bytes, step)) = self.streams.memory(*arg, access, row as i64, point)
+                && !step.is_same()
             {
                 first = (pointer, bytes);
                 break;
@@ -220,10 +225,10 @@ impl Builder<'_, '_> {
                 *sum = expr::accumulate(&mut self.lanes, stage, reduction, &values, *sum)?;
             }
             for store in &stage.stores {
-                let value = values.get(store.value).copied().flatten()?;
+                let value = nest::stored(stage, &values, store.value)?;
                 let to = (store.arg, &store.access);
                 let parts = self.streams.store(&mut self.lanes, value, to, row as i64, point)?;
-                if parts.iter().any(|part| self.streams.is_one_word(part.stream)) {
+                if parts.iter().any(|part| self.streams.is_one(part.stream)) {
                     return None;
                 }
                 stores.extend(parts);
@@ -326,7 +331,7 @@ impl Block {
             asm.compare_words(END, AT)?;
             asm.jump_if_zero(next)?;
             self.halves.cut(asm, ones)?;
-            asm.tail(END, AT, ones, SPARE)?;
+            asm.tail(END, AT, 1, ones, SPARE)?;
             self.lanes.emit(asm, &Places { cut: true, ..places }, &self.stores)?;
         }
         asm.separate()?;
