@@ -13,6 +13,7 @@ pub const PASSES: &[PassInfo] = &[
     fuse::qdq::INFO,
     fuse::reassociate::INFO,
     fuse::fusion::INFO,
+    prune::dead::INFO,
     prune::magnitude::INFO,
     quantize::int8::INFO,
     convert::INFO,
@@ -34,6 +35,7 @@ const DEFAULT: &[Line] = &[
     ("fuse", "while batch norms and activations are still whole"),
     ("fold", "constants that fusing left to compute"),
     ("algebra", "identities that fusing made"),
+    ("channels", "slices of layers are as far down as they go, and weights are whole"),
     ("cse", "equal constants that fusing made"),
     ("dce", "before grouping: an unused user would keep a value out of a kernel"),
     ("group", "last: every rewrite would break up groups"),
@@ -65,6 +67,7 @@ const LEVELS: [&[Line]; 4] = [
         ("fuse", "while batch norms and activations are still whole"),
         ("fold", "constants that fusing left to compute"),
         ("algebra", "identities that fusing made"),
+        ("channels", "slices of layers are as far down as they go, and weights are whole"),
         ("cse", "equal constants that fusing made"),
         ("dce", "before grouping: an unused user would keep a value out of a kernel"),
         ("group", "last: every rewrite would break up groups"),
@@ -72,7 +75,7 @@ const LEVELS: [&[Line]; 4] = [
 ];
 
 /// The default pipeline as text.
-pub const DEFAULT_PIPELINE: &str = "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,cse,dce,group";
+pub const DEFAULT_PIPELINE: &str = "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,channels,cse,dce,group";
 
 /// The pipeline of an optimization level as text: 0 does nothing, 1 cleans up and groups without changing a bit, 2 is
 /// the default, 3 also reorders sums and products. `None` for other levels.
@@ -110,7 +113,7 @@ const CLEAN_UP: usize = 3;
 ///
 /// ```
 /// let text = rabot_passes::default_pipeline_with("prune,quantize");
-/// assert_eq!(text, "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,prune,quantize,cse,dce,group");
+/// assert_eq!(text, "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,channels,prune,quantize,cse,dce,group");
 /// ```
 pub fn default_pipeline_with(passes: &str) -> String {
     let names: Vec<&str> = DEFAULT.iter().map(|(name, _)| *name).collect();

@@ -1,7 +1,7 @@
 //! Whole output channels that go, and everything that goes with them.
 
 use super::cut;
-use super::walk::{Space, Walk};
+use super::walk::{Reads, Space, Walk};
 use rabot_ir::{Graph, GraphError};
 use rabot_rewrite::{PassCx, Report};
 
@@ -19,7 +19,7 @@ pub(super) fn prune(
     cx: &PassCx<'_>,
     report: &mut Report,
 ) -> Result<(), GraphError> {
-    let walk = Walk::new(graph)?;
+    let walk = Walk::new(graph, Reads::Unasked)?;
     let mut chosen: Vec<(Space, Vec<usize>)> = Vec::new();
     for (node, reason) in &walk.unfit {
         report.skip(RULE, graph.node(*node).name.clone(), reason.clone());

@@ -1,7 +1,7 @@
 //! Removes channels: cuts constants, and whatever names how many channels there are.
 
-use super::walk::{Edit, Space};
-use rabot_ir::ops::Conv;
+use super::walk::{self, Edit, Space};
+use rabot_ir::ops::{Conv, Slice};
 use rabot_ir::{Graph, GraphError, NodeId, Op, Value};
 use rabot_rewrite::{remove_dead, unique_name};
 use rabot_tensor::Tensor;
@@ -31,6 +31,25 @@ pub(super) fn apply(graph: &mut Graph, spaces: &[(Space, Vec<usize>)]) -> Result
                 Edit::Groups { node } => {
                     groups.insert(node, keep.len());
                 }
+                Edit::Picks { node, inner, size } => {
+                    change(graph, &mut names, node, 1, |tensor| picks(tensor, keep, inner, size));
+                }
+                Edit::Range { node, axis, inner, size } => {
+                    let Some(Some((at, range))) = walk::range(graph, node, axis, size * inner) else {
+                        continue;
+                    };
+                    let back = moved_back(keep, range.start, inner);
+                    for (slot, bound) in [(1, range.start), (2, range.end)] {
+                        // Nothing is taken of what nobody reads.
+                        let bound = if range.is_empty() { 0 } else { bound - back };
+                        change(graph, &mut names, node, slot, |tensor| {
+                            let mut bounds = tensor.to_i64s();
+                            *bounds.get_mut(at)? = bound as i64;
+                            Some(Tensor::from_i64s(tensor.dtype(), tensor.shape(), &bounds))
+                        });
+                    }
+                }
+                Edit::Parts { node, axis, inner } => split(graph, &mut names, node, axis, inner, keep)?,
             }
         }
     }
@@ -41,6 +60,57 @@ pub(super) fn apply(graph: &mut Graph, spaces: &[(Space, Vec<usize>)]) -> Result
             _ => graph.refresh_node(id)?,
         }
     }
+    Ok(())
+}
+
+/// How many elements before one go.
+fn moved_back(keep: &[usize], element: usize, inner: usize) -> usize {
+    let channel = element / inner.max(1);
+    (channel - keep.iter().take_while(|&&kept| kept < channel).count()) * inner
+}
+
+/// Indices of elements that are kept, counted among these.
+fn picks(indices: &Tensor, keep: &[usize], inner: usize, size: usize) -> Option<Tensor> {
+    let moved = |index: i64| {
+        let element = walk::from_front(index, size * inner)?;
+        Some((element - moved_back(keep, element, inner)) as i64)
+    };
+    let moved: Vec<i64> = indices.to_i64s().into_iter().map(moved).collect::<Option<_>>()?;
+    Some(Tensor::from_i64s(indices.dtype(), indices.shape(), &moved))
+}
+
+/// Puts slices in the place of the outputs of a `Split` that are used.
+fn split(
+    graph: &mut Graph,
+    names: &mut HashSet<Arc<str>>,
+    id: NodeId,
+    axis: usize,
+    inner: usize,
+    keep: &[usize],
+) -> Result<(), GraphError> {
+    let node = graph.node(id).clone();
+    let (Some(Some(whole)), Some(parts)) = (node.inputs.first().copied(), walk::parts(graph, id, axis))
+    else {
+        return Ok(());
+    };
+    for (slot, part) in parts.into_iter().enumerate() {
+        let old = Value { node: id, slot: slot as u32 };
+        if graph.use_count(old) == 0 {
+            continue;
+        }
+        let back = if part.is_empty() { part.start } else { moved_back(keep, part.start, inner) };
+        let name = graph.value_name(old).clone();
+        let mut list = |value: usize, what: &str| {
+            let name = unique_name(names, &format!("{name}/{what}"));
+            Some(graph.add_constant(&name, Tensor::from_vec(&[1], vec![value as i64])))
+        };
+        let (starts, ends) = (list(part.start - back, "start"), list(part.end - back, "end"));
+        let operands = vec![Some(whole), starts, ends, list(axis, "axis")];
+        let name = unique_name(names, &format!("{name}/part"));
+        let node = graph.add_node(Op::Slice(Slice), operands, &name, node.sources.clone())?;
+        graph.replace_value(old, Value { node, slot: 0 });
+    }
+    remove_dead(graph, id);
     Ok(())
 }
 

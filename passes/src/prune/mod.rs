@@ -2,6 +2,7 @@
 
 mod channels;
 mod cut;
+pub mod dead;
 pub mod magnitude;
 mod mask;
 mod walk;

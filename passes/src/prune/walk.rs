@@ -7,7 +7,8 @@
 
 use rabot_ir::ops::{Conv, Gemm};
 use rabot_ir::{Dim, Fact, Graph, GraphError, NodeId, Op, Value};
-use std::collections::HashMap;
+use rabot_tensor::Tensor;
+use std::collections::{BTreeSet, HashMap};
 
 /// Where the channels of a space lie in a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,12 @@ pub(super) enum Edit {
     Groups { node: NodeId },
     /// The target of a `Reshape` names the size of the axis.
     Target { node: NodeId, axis: usize, inner: usize },
+    /// The indices of a `Gather` count the elements of all channels.
+    Picks { node: NodeId, inner: usize, size: usize },
+    /// So do the bounds of a `Slice`.
+    Range { node: NodeId, axis: usize, inner: usize, size: usize },
+    /// And the lengths of a `Split`.
+    Parts { node: NodeId, axis: usize, inner: usize },
 }
 
 /// Channels that can only go together.
@@ -41,6 +48,19 @@ pub(super) struct Space {
     pub edits: Vec<Edit>,
     /// Why none of them may go.
     pub frozen: Option<String>,
+    /// Channels that something reads; only where the walk asks for it.
+    pub read: BTreeSet<usize>,
+}
+
+/// What a walk finds out besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// Nothing: what takes some of the channels freezes them.
+    Unasked,
+    /// Which channels are read: those that are taken, and all that a layer reads.
+    Taken,
+    /// As `Taken`, but a layer reads no channel that it multiplies by zeros only.
+    Nonzero,
 }
 
 /// All spaces of a graph.
@@ -49,6 +69,7 @@ pub(super) struct Walk<'g> {
     places: HashMap<Value, Place>,
     parents: Vec<usize>,
     spaces: Vec<Space>,
+    reads: Reads,
     /// Layers that cannot lose channels, and why.
     pub unfit: Vec<(NodeId, String)>,
 }
@@ -57,12 +78,13 @@ impl<'g> Walk<'g> {
     /// Follows the channels of every layer as far as they go.
     ///
     /// **Errors**: the graph has a cycle.
-    pub fn new(graph: &'g Graph) -> Result<Self, GraphError> {
+    pub fn new(graph: &'g Graph, reads: Reads) -> Result<Self, GraphError> {
         let mut walk = Walk {
             graph,
             places: HashMap::new(),
             parents: Vec::new(),
             spaces: Vec::new(),
+            reads,
             unfit: Vec::new(),
         };
         for id in graph.topological()? {
@@ -107,6 +129,7 @@ impl<'g> Walk<'g> {
         space.producers.extend(other.producers);
         space.edits.extend(other.edits);
         space.frozen = space.frozen.take().or(other.frozen);
+        space.read.extend(other.read);
         self.parents[b] = a;
     }
 
@@ -146,7 +169,7 @@ impl<'g> Walk<'g> {
         self.parents.push(space);
         let producers = vec![(id, weights, weights_axis)];
         let edits = vec![Edit::Cut { node: id, slot: 1, axis: weights_axis, inner: 1 }];
-        self.spaces.push(Space { size, producers, edits, frozen: None });
+        self.spaces.push(Space { size, producers, edits, frozen: None, read: BTreeSet::new() });
         self.give(id, Place { space, axis, inner: 1 });
         space
     }
@@ -165,6 +188,9 @@ impl<'g> Walk<'g> {
             }
             Op::BatchNormalization(_) => self.batch_norm(id, &placed),
             Op::Shape(_) => self.shape(id, &placed),
+            Op::Gather(_) | Op::Slice(_) | Op::Split(_) if self.reads != Reads::Unasked => {
+                self.select(id, &placed)
+            }
             _ => self.moved(id, &placed),
         };
         if let Err(reason) = followed {
@@ -179,6 +205,10 @@ impl<'g> Walk<'g> {
         let name = self.name(id);
         let refused = || format!("{name} cannot follow");
         let [(0, place)] = placed[..] else { return Err(refused()) };
+        // Positions of maxima count all channels.
+        if (1..self.graph.node(id).outputs.len() as u32).any(|slot| self.is_used(id, slot)) {
+            return Err(refused());
+        }
         let shape = |fact: Option<&'g Fact>| fact.map_or(&[][..], Fact::shape);
         let (from, to) = (shape(self.fact(id, 0)), self.graph.node(id).outputs[0].fact.shape());
         let moved = match &self.graph.node(id).op {
@@ -256,6 +286,7 @@ impl<'g> Walk<'g> {
         if op.group == 1 {
             if let Some(place) = x {
                 self.edit(place.space, Edit::Cut { node: id, slot: 1, axis: 1, inner: 1 });
+                self.read_by(place, w, 1);
             }
             let space = self.start(id, out, w, 0, 1);
             if has_bias {
@@ -294,6 +325,7 @@ impl<'g> Walk<'g> {
             [(0, place)] if !trans_a && place.axis + 1 == rank => {
                 let inner = place.inner;
                 self.edit(place.space, Edit::Cut { node: id, slot: 1, axis: depth_axis, inner });
+                self.read_by(place, w, depth_axis);
             }
             _ => return Err(format!("{name} cannot follow")),
         }
@@ -310,6 +342,68 @@ impl<'g> Walk<'g> {
         {
             self.edit(space, Edit::Cut { node: id, slot: 2, axis, inner: 1 });
         }
+        Ok(())
+    }
+
+    fn is_used(&self, node: NodeId, slot: u32) -> bool {
+        self.graph.use_count(Value { node, slot }) > 0
+    }
+
+    /// Notes the channels that a layer reads with its weights, along an axis of them.
+    fn read_by(&mut self, place: Place, weights: Value, axis: usize) {
+        let size = self.space(place.space).size;
+        let read: BTreeSet<usize> = match (self.reads, self.graph.constant(weights)) {
+            (Reads::Nonzero, Some(tensor)) => nonzero(tensor, axis, place.inner),
+            _ => (0..size).collect(),
+        };
+        self.space(place.space).read.extend(read);
+    }
+
+    /// Operators that take some elements of an axis: those of the channels are noted, along others all are handed on.
+    fn select(&mut self, id: NodeId, placed: &[(usize, Place)]) -> Result<(), String> {
+        let name = self.name(id);
+        let refused = || format!("{name} cannot follow");
+        let [(0, place)] = placed[..] else { return Err(refused()) };
+        let (node, rank) = (self.graph.node(id), self.fact(id, 0).map_or(0, Fact::rank));
+        let size = self.space(place.space).size;
+        let Place { axis, inner, .. } = place;
+        let elements = size * inner;
+        let (read, edit): (BTreeSet<usize>, Edit) = match &node.op {
+            Op::Gather(op) => {
+                let along = from_front(op.axis, rank).ok_or_else(refused)?;
+                if along != axis {
+                    let more = self.fact(id, 1).map_or(0, Fact::rank);
+                    let axis = if along < axis { axis + more - 1 } else { axis };
+                    self.give(id, Place { axis, ..place });
+                    return Ok(());
+                }
+                let picks = self.operand(id, 1).and_then(|v| self.graph.constant(v)).ok_or_else(refused)?;
+                let picks = picks.to_i64s().into_iter().map(|pick| from_front(pick, elements));
+                let picks: BTreeSet<usize> = picks.collect::<Option<_>>().ok_or_else(refused)?;
+                (picks, Edit::Picks { node: id, inner, size })
+            }
+            Op::Slice(_) => match range(self.graph, id, axis, elements).ok_or_else(refused)? {
+                None => {
+                    self.give(id, place);
+                    return Ok(());
+                }
+                Some((_, range)) => (range.collect(), Edit::Range { node: id, axis, inner, size }),
+            },
+            Op::Split(op) => {
+                let slots = 0..node.outputs.len() as u32;
+                if from_front(op.axis, rank) != Some(axis) {
+                    self.places.extend(slots.map(|slot| (Value { node: id, slot }, place)));
+                    return Ok(());
+                }
+                let parts = parts(self.graph, id, axis).ok_or_else(refused)?;
+                let used = slots.zip(parts).filter(|(slot, _)| self.is_used(id, *slot));
+                (used.flat_map(|(_, part)| part).collect(), Edit::Parts { node: id, axis, inner })
+            }
+            _ => return Err(refused()),
+        };
+        let space = self.space(place.space);
+        space.read.extend(read.into_iter().map(|element| element / inner));
+        space.edits.push(edit);
         Ok(())
     }
 
@@ -386,6 +480,56 @@ impl<'g> Walk<'g> {
         }
         Err(format!("{} reads how many there are", self.name(id)))
     }
+}
+
+/// An index or an axis counted from the front, if it is within `0..size`.
+pub(super) fn from_front(index: i64, size: usize) -> Option<usize> {
+    let index = if index < 0 { index.checked_add(size as i64)? } else { index };
+    usize::try_from(index).ok().filter(|&index| index < size)
+}
+
+/// What a `Slice` takes along an axis of so many elements, and where its lists have that axis; `Some(None)` if it takes
+/// all, `None` if it goes backward or that is not known.
+pub(super) fn range(
+    graph: &Graph,
+    id: NodeId,
+    axis: usize,
+    elements: usize,
+) -> Option<Option<(usize, std::ops::Range<usize>)>> {
+    let operand = |slot: usize| graph.node(id).inputs.get(slot).copied().flatten();
+    let list = |slot: usize| graph.constant(operand(slot)?).map(Tensor::to_i64s);
+    let rank = graph.fact(operand(0)?).rank();
+    let (starts, ends) = (list(1)?, list(2)?);
+    let axes = if operand(3).is_some() { list(3)? } else { (0..starts.len() as i64).collect() };
+    let steps = if operand(4).is_some() { list(4)? } else { vec![1; starts.len()] };
+    let axes: Vec<usize> = axes.into_iter().map(|axis| from_front(axis, rank)).collect::<Option<_>>()?;
+    let Some(at) = axes.iter().position(|&other| other == axis) else { return Some(None) };
+    let clamped = |bound: i64| {
+        let bound = if bound < 0 { bound.saturating_add(elements as i64) } else { bound };
+        bound.clamp(0, elements as i64) as usize
+    };
+    let (start, end) = (clamped(*starts.get(at)?), clamped(*ends.get(at)?));
+    (*steps.get(at)? > 0).then(|| Some((at, start..end.max(start))))
+}
+
+/// The elements of an axis that each output of a `Split` has.
+pub(super) fn parts(graph: &Graph, id: NodeId, axis: usize) -> Option<Vec<std::ops::Range<usize>>> {
+    let mut end = 0;
+    let outputs = graph.node(id).outputs.iter();
+    let part = outputs.map(|output| {
+        let start = end;
+        end += output.fact.shape().get(axis)?.as_usize()?;
+        Some(start..end)
+    });
+    part.collect()
+}
+
+/// The channels, each `inner` elements of an axis, for which not all weights are zeros.
+fn nonzero(weights: &Tensor, axis: usize, inner: usize) -> BTreeSet<usize> {
+    let behind: usize = weights.shape().iter().skip(axis + 1).product();
+    let along = weights.shape().get(axis).copied().unwrap_or(1);
+    let values = weights.to_f64s().into_iter().enumerate().filter(|(_, value)| *value != 0.0);
+    values.map(|(at, _)| at / behind.max(1) % along.max(1) / inner.max(1)).collect()
 }
 
 /// The place after a reshape that keeps what comes before the channels and joins them with dims that follow.
