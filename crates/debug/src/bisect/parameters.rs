@@ -52,6 +52,23 @@ struct Pair {
     right_zero: Option<Tensor>,
 }
 
+/// True if a graph has the constant that a parameter is.
+pub(crate) fn is_there(graph: &Graph, name: &str, tensor: &Tensor) -> bool {
+    let is = |id: NodeId| {
+        let node = graph.node(id);
+        *node.name == *name && matches!(&node.op, Op::Constant(other) if other == tensor)
+    };
+    graph.node_ids().any(is)
+}
+
+/// The constant of a name.
+pub(crate) fn constant<'g>(graph: &'g Graph, name: &str) -> Option<&'g Tensor> {
+    graph.node_ids().find_map(|id| match &graph.node(id).op {
+        Op::Constant(tensor) if *graph.node(id).name == *name => Some(tensor),
+        _ => None,
+    })
+}
+
 /// The parameter that is wrong in `after`, which was judged. `seen` are the values before the rewrite.
 pub(crate) fn find(lab: &Lab<'_>, seen: &Named<'_>, after: &Graph, now: &Judged) -> Option<Parameter> {
     let mut best: Option<Parameter> = None;
@@ -217,7 +234,8 @@ fn pairs(seen: &Named<'_>, after: &Graph) -> Vec<Pair> {
             Op::QuantizeLinear(_) => vec![input(0).and_then(|x| of(after.value_name(x), 1))],
             Op::DequantizeLinear(_) => vec![of(&output, 1)],
             Op::QLinearConv(_) | Op::QLinearMatMul(_) => {
-                let given = input(0).and_then(|x| quantized(after, x));
+                let given = input(0)
+                    .and_then(|x| quantized(after, x).or_else(|| was_quantized(seen.graph(), after, x)));
                 let result = dequantized(after, id);
                 let given = given.and_then(|name| of(&name, 1));
                 vec![given, weight(seen.graph(), after, id), result.and_then(|name| of(&name, 6))]
@@ -238,6 +256,13 @@ fn quantized(graph: &Graph, value: Value) -> Option<String> {
         }
         _ => dequantized(graph, value.node),
     }
+}
+
+/// The same for an operand that a layer in integers makes, by the graph before, where it is made floats.
+fn was_quantized(before: &Graph, after: &Graph, value: Value) -> Option<String> {
+    let name = &after.node(value.node).name;
+    let was = before.node_ids().find(|&id| before.node(id).name == *name);
+    was.and_then(|id| dequantized(before, id))
 }
 
 /// Name of the floats that the result of a node in integers stands for.
@@ -323,5 +348,6 @@ fn weight(before: &Graph, after: &Graph, id: NodeId) -> Option<Pair> {
 /// The constant weights of a layer in floats.
 fn float_weights<'g>(graph: &'g Graph, layer: &Node) -> Option<&'g Tensor> {
     let constants = layer.inputs.iter().flatten().filter_map(|&value| graph.constant(value));
-    constants.max_by_key(|tensor| tensor.len())
+    // Of a layer that is in integers already, nothing is known.
+    constants.max_by_key(|tensor| tensor.len()).filter(|tensor| tensor.dtype().is_float())
 }

@@ -27,7 +27,7 @@ pub struct RewriteCulprit {
     pub sources: Vec<String>,
     /// True if the check holds when this one alone is left out.
     pub sole: bool,
-    /// Earlier rewrites without which it does no harm, as `RULE@NODE`.
+    /// Rewrites without which it does no harm, as `RULE@NODE`.
     pub only_with: Vec<String>,
     /// The first value that deviates.
     pub tensor: Option<FirstTensor>,
@@ -66,16 +66,24 @@ pub(crate) fn search(lab: &Lab<'_>, full: &Trial, found: &mut Bisection) {
             return;
         };
         let mut culprit = told(&key, number, full, &with);
+        explain(lab, &before, &with, &mut culprit);
         let mut alone = without.clone();
-        alone.insert(key.clone());
+        match bringer(lab, &culprit, &with, &without) {
+            Some((number, key)) => {
+                alone.insert(key.clone());
+                culprit = brought(lab, culprit, told(&key, number, full, &with), &with, &without, &alone);
+            }
+            None => {
+                alone.insert(key.clone());
+                if most.is_none() {
+                    culprit.only_with = partner(lab, &with, number, &without, found.engine);
+                }
+            }
+        }
         let rest = lab.trial(Admit::Without(alone.clone()));
         let holds = lab.try_out(&rest, found.engine).holds;
         culprit.sole = holds && without.is_empty();
-        if most.is_none() {
-            culprit.only_with = partner(lab, &with, number, &without, found.engine);
-        }
         found.monotone &= culprit.only_with.is_empty();
-        explain(lab, &before, &with, &mut culprit);
         found.rewrites.push(culprit);
         without = alone;
         keys = rest.keys;
@@ -84,6 +92,43 @@ pub(crate) fn search(lab: &Lab<'_>, full: &Trial, found: &mut Bisection) {
         }
     }
     found.unexplained = Some(format!("more than {MOST} rewrites break the check"));
+}
+
+/// The earlier change that brought the parameter with which a change breaks the check: where two layers read one value,
+/// a wrong scale of one of them shows once nothing converts the value between them.
+fn bringer(
+    lab: &Lab<'_>,
+    culprit: &RewriteCulprit,
+    with: &Trial,
+    without: &BTreeSet<RewriteKey>,
+) -> Option<(usize, RewriteKey)> {
+    let name = &culprit.parameter.as_ref().filter(|wrong| wrong.holds)?.name;
+    let tensor = parameters::constant(with.graph.as_ref().ok()?, name)?;
+    let lacks = |count: usize| {
+        let trial = lab.trial(Admit::FirstWithout(count, without.clone()));
+        trial.graph.is_ok_and(|graph| !parameters::is_there(&graph, name, tensor))
+    };
+    let number = if lacks(0) { halve(0, culprit.number, &lacks) } else { return None };
+    let key = with.keys.get(number - 1).filter(|_| number < culprit.number)?;
+    Some((number, key.clone()))
+}
+
+/// What is told of a change `first` that brought a wrong parameter, which a later one showed. `alone` are the changes that
+/// are left out with it.
+fn brought(
+    lab: &Lab<'_>,
+    shown: RewriteCulprit,
+    first: RewriteCulprit,
+    with: &Trial,
+    without: &BTreeSet<RewriteKey>,
+    alone: &BTreeSet<RewriteKey>,
+) -> RewriteCulprit {
+    let (all, rest) = (Admit::Without(without.clone()), Admit::Without(alone.clone()));
+    let mut culprit = first;
+    explain(lab, &lab.trial(rest), &lab.trial(all), &mut culprit);
+    let other = with.keys.get(shown.number.saturating_sub(1));
+    let only_with = other.map(|other| format!("{}@{}", other.rule, other.node)).into_iter().collect();
+    RewriteCulprit { parameter: shown.parameter, only_with, ..culprit }
 }
 
 /// The number of a change with which the check fails and before which it holds, by pass and then by change; `None` if
