@@ -66,10 +66,11 @@ fn bits(dtype: DType, bytes: &[u8]) -> Vec<u32> {
         DType::F32 => {
             typed::<u32>(bytes).into_iter().map(|bits| canonical(bits, 0x7f80_0000, u32::MAX / 2)).collect()
         }
-        _ => {
+        DType::F16 | DType::BF16 => {
             let infinity = if dtype == DType::F16 { 0x7c00 } else { 0x7f80 };
             typed::<u16>(bytes).into_iter().map(|bits| canonical(bits.into(), infinity, 0x7fff)).collect()
         }
+        _ => bytes.iter().map(|byte| u32::from(*byte)).collect(),
     }
 }
 
@@ -300,6 +301,120 @@ fn halves_in_rows_and_columns() {
             let buffers = [any(rows * n, 3), any(n, 7), any(rows, 11), vec![0; (2 * rows * n) as usize]];
             compare(&kernel, &[], rows, &buffers, &format!("{n}: {from} {to} {vectorize:?}"));
         }
+    }
+}
+
+/// Any bits.
+fn noise(count: usize, seed: u32) -> Vec<u8> {
+    (0..count).map(|i| ((i as u32 + 1).wrapping_mul(0x9e37_79b9).rotate_left(seed) >> 9) as u8).collect()
+}
+
+/// `y[c, i, j] = f(Σ (x[c, i + u, j + v] - 7) · w[c, u, v])`, scaled, rounded and cut to 8 bits; x too, 3 × 3.
+fn quantized_window(columns: usize, from: DType, to: DType) -> LoopKernel {
+    let width = columns as i64 + 2;
+    let mut dag = Dag::default();
+    let window = access(&[(0, 7 * width), (1, width), (2, 1), (3, width), (4, 1)]);
+    let x = load(&mut dag, 0, from, window);
+    let w = load(&mut dag, 1, DType::I16, access(&[(0, 9), (3, 3), (4, 1)]));
+    let (x, w) = (dag.cast(DType::I32, x), dag.cast(DType::I32, w));
+    let seven = dag.constant(DType::I32, 7.0);
+    let x = dag.binary(BinaryFn::Sub, x, seven);
+    let product = dag.binary(BinaryFn::Mul, x, w);
+    let reductions = [(ReduceFn::Sum, product), (ReduceFn::Min, x)];
+    let reductions = reductions.map(|(function, value)| Reduction { function, value }).to_vec();
+    let taps = Stage { inner: vec![Const(3); 2], dag, reductions, stores: vec![] };
+    let mut last = Dag::default();
+    let sum = last.push(Expr::Reduced(0), DType::I32);
+    let least = last.push(Expr::Reduced(1), DType::I32);
+    let bias = load(&mut last, 2, DType::I32, access(&[(0, 1)]));
+    let sum = last.binary(BinaryFn::Add, sum, bias);
+    let sum = last.cast(DType::F32, sum);
+    let scale = last.constant(DType::F32, 0.013);
+    let scaled = last.binary(BinaryFn::Mul, sum, scale);
+    let rounded = last.unary(UnaryFn::Round, scaled);
+    let integer = last.cast(DType::I32, rounded);
+    let (low, high) = (last.constant(DType::I32, -100.0), last.constant(DType::I32, 120.0));
+    let clamped = last.binary(BinaryFn::Max, integer, low);
+    let clamped = last.binary(BinaryFn::Min, clamped, high);
+    let narrow = last.cast(to, clamped);
+    let plane = access(&[(0, 5 * columns as i64), (1, columns as i64), (2, 1)]);
+    let dtypes = [(from, false), (DType::I16, false), (DType::I32, false), (to, true), (DType::I16, true)];
+    LoopKernel {
+        args: dtypes.map(|(dtype, written)| arg(dtype, written)).to_vec(),
+        outer: vec![Const(2), Const(5), Const(columns as i64)],
+        items: 2,
+        stages: vec![
+            taps,
+            stage(vec![], last, vec![store(3, plane.clone(), narrow), store(4, plane, least)]),
+        ],
+        vectorize: Vectorize::Outer,
+    }
+}
+
+#[test]
+fn integer_windows() {
+    for columns in [1usize, 2, 15, 16, 17, 31, 33] {
+        for (from, to) in [(DType::U8, DType::U8), (DType::I8, DType::I8), (DType::U8, DType::I8)] {
+            let kernel = quantized_window(columns, from, to);
+            let buffers = [
+                noise(2 * 7 * (columns + 2), 3),
+                noise(36, 5),
+                noise(8, 9),
+                vec![0; 10 * columns],
+                vec![0; 20 * columns],
+            ];
+            compare(&kernel, &[], 10, &buffers, &format!("{columns} {from} {to}"));
+        }
+    }
+}
+
+#[test]
+fn integer_rows() {
+    // Casts of any f32 to integers, and back; sums, products and maxima of integers.
+    for (n, to) in (4..37)
+        .chain([65])
+        .flat_map(|n| [DType::I8, DType::U8, DType::I16, DType::U16, DType::I32].map(|to| (n as usize, to)))
+    {
+        let rows = 3usize;
+        let matrix = access(&[(0, n as i64), (1, 1)]);
+        let mut dag = Dag::default();
+        let x = load(&mut dag, 0, DType::F32, matrix.clone());
+        let thousand = dag.constant(DType::F32, 1000.0);
+        let large = dag.binary(BinaryFn::Mul, x, thousand);
+        let integer = dag.cast(to, large);
+        let other = load(&mut dag, 1, to, access(&[(1, 1)]));
+        let row = load(&mut dag, 2, to, access(&[(0, 1)]));
+        let sum = dag.binary(BinaryFn::Add, integer, other);
+        let product = dag.binary(BinaryFn::Mul, sum, row);
+        let is_less = dag.push(Expr::Binary(BinaryFn::Lt, product, other), DType::Bool);
+        let chosen = dag.push(Expr::Select(is_less, product, integer), to);
+        let reductions = [(ReduceFn::Sum, chosen), (ReduceFn::Max, product), (ReduceFn::Prod, other)];
+        let reductions = reductions.map(|(function, value)| Reduction { function, value }).to_vec();
+        let stores = vec![store(3, matrix.clone(), chosen)];
+        let first = Stage { inner: vec![Const(n as i64)], dag, reductions, stores };
+        let mut last = Dag::default();
+        let [sum, max, product] = [0, 1, 2].map(|number| last.push(Expr::Reduced(number), to));
+        let mixed = last.binary(BinaryFn::Xor, sum, product);
+        let mixed = last.binary(BinaryFn::Sub, mixed, max);
+        let float = last.cast(DType::F32, mixed);
+        let outs = stage(vec![], last, vec![store(4, access(&[(0, 1)]), float)]);
+        let dtypes = [(DType::F32, false), (to, false), (to, false), (to, true), (DType::F32, true)];
+        let kernel = LoopKernel {
+            args: dtypes.map(|(dtype, written)| arg(dtype, written)).to_vec(),
+            outer: vec![Const(rows as i64)],
+            items: 1,
+            stages: vec![first, outs],
+            vectorize: Vectorize::Inner,
+        };
+        let size = to.size_bytes();
+        let buffers = [
+            bytes(&specials(rows * n, 3)),
+            noise(n * size, 5),
+            noise(rows * size, 8),
+            vec![0; rows * n * size],
+            vec![0; rows * 4],
+        ];
+        compare(&kernel, &[], rows as i64, &buffers, &format!("{n} {to}"));
     }
 }
 

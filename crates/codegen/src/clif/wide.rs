@@ -69,8 +69,7 @@ impl LoopEmitter<'_, '_> {
     fn write_fixed(&mut self, wide: &Wide) -> Result<(), KernelError> {
         let call = &wide.call;
         for (index, size) in call.columns.iter().enumerate() {
-            // Two for each.
-            let count = ByteStride::new(*size, DType::F16).value(self.cx);
+            let count = self.cx.size(*size);
             self.put(wide, call.columns_at(index), count);
         }
         for (index, pointer) in call.pointers.iter().enumerate() {

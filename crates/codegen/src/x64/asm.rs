@@ -1,5 +1,6 @@
 //! iced-x86's assembler, by register numbers.
 
+use super::lanes::Cell;
 use super::registers::TAIL;
 use iced_x86::code_asm::{CodeAssembler, CodeLabel, get_gpr64, ptr};
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
@@ -236,42 +237,56 @@ impl Asm {
         self.add(instruction)
     }
 
-    /// 16 elements of f16, widened, or those of the lanes that are there.
-    pub fn load_f16_lanes(&mut self, to: Zmm, from: Mem, cut: bool) -> Result<(), AsmError> {
-        self.load_cut(Code::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae, to, from, cut)
-    }
-
-    /// 16 elements of bf16, widened, or those of the lanes that are there.
-    pub fn load_bf16_lanes(&mut self, to: Zmm, from: Mem, cut: bool) -> Result<(), AsmError> {
-        self.load_cut(Code::EVEX_Vpmovzxwd_zmm_k1z_ymmm256, to, from, cut)?;
-        self.widen_bf16(to)
-    }
-
-    fn load_cut(&mut self, code: Code, to: Zmm, from: Mem, cut: bool) -> Result<(), AsmError> {
+    /// 16 elements of a type of memory, widened, or those of the lanes that are there.
+    pub fn load_cells(&mut self, to: Zmm, from: Mem, cell: Cell, cut: bool) -> Result<(), AsmError> {
+        let code = match cell {
+            Cell::F16 => Code::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae,
+            Cell::BF16 | Cell::U16 => Code::EVEX_Vpmovzxwd_zmm_k1z_ymmm256,
+            Cell::I16 => Code::EVEX_Vpmovsxwd_zmm_k1z_ymmm256,
+            Cell::U8 => Code::EVEX_Vpmovzxbd_zmm_k1z_xmmm128,
+            Cell::I8 => Code::EVEX_Vpmovsxbd_zmm_k1z_xmmm128,
+            Cell::I32 => Code::EVEX_Vmovups_zmm_k1z_zmmm512,
+        };
         let mut instruction = Instruction::with2(code, zmm(to), from.operand(false))?;
         if cut {
             instruction.set_op_mask(TAIL);
             instruction.set_zeroing_masking(true);
         }
-        self.add(instruction)
+        self.add(instruction)?;
+        // The bits of bf16 are the upper ones of an f32.
+        if cell == Cell::BF16 {
+            self.shift(Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8, to, 16)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Words become f32 whose upper half is the lower half of the word.
-    fn widen_bf16(&mut self, to: Zmm) -> Result<(), AsmError> {
-        self.add(Instruction::with3(Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8, zmm(to), zmm(to), 16)?)
+    fn shift(&mut self, code: Code, to: Zmm, bits: i32) -> Result<(), AsmError> {
+        self.add(Instruction::with3(code, zmm(to), zmm(to), bits)?)
     }
 
-    /// `to = one element of f16 in all lanes`, widened.
-    pub fn broadcast_f16(&mut self, to: Zmm, from: Mem) -> Result<(), AsmError> {
-        let half = ymm(to);
-        self.add(Instruction::with2(Code::EVEX_Vpbroadcastw_ymm_k1z_xmmm16, half, from.operand(false))?)?;
-        self.add(Instruction::with2(Code::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae, zmm(to), half)?)
-    }
-
-    /// `to = one element of bf16 in all lanes`, widened.
-    pub fn broadcast_bf16(&mut self, to: Zmm, from: Mem) -> Result<(), AsmError> {
-        self.add(Instruction::with2(Code::EVEX_Vpbroadcastw_zmm_k1z_xmmm16, zmm(to), from.operand(false))?)?;
-        self.widen_bf16(to)
+    /// `to = one element of a type of memory in all lanes`, widened.
+    pub fn broadcast_cell(&mut self, to: Zmm, from: Mem, cell: Cell) -> Result<(), AsmError> {
+        let code = match cell {
+            Cell::I32 => return self.broadcast(to, from),
+            Cell::F16 => {
+                let code = Code::EVEX_Vpbroadcastw_ymm_k1z_xmmm16;
+                self.add(Instruction::with2(code, ymm(to), from.operand(false))?)?;
+                let code = Code::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae;
+                return self.add(Instruction::with2(code, zmm(to), ymm(to))?);
+            }
+            Cell::BF16 | Cell::I16 | Cell::U16 => Code::EVEX_Vpbroadcastw_zmm_k1z_xmmm16,
+            Cell::I8 | Cell::U8 => Code::EVEX_Vpbroadcastb_zmm_k1z_xmmm8,
+        };
+        self.add(Instruction::with2(code, zmm(to), from.operand(false))?)?;
+        // Each word is the element several times: the uppermost one is kept.
+        let bits = 32 - 8 * cell.bytes() as i32;
+        self.shift(Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8, to, bits)?;
+        match cell {
+            Cell::I8 | Cell::I16 => self.shift(Code::EVEX_Vpsrad_zmm_k1z_zmmm512b32_imm8, to, bits),
+            Cell::U8 | Cell::U16 => self.shift(Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8, to, bits),
+            _ => Ok(()),
+        }
     }
 
     /// `to = the nearest f16`, as f32.
@@ -293,7 +308,15 @@ impl Asm {
 
     /// Stores the lower halves of 16 words, or of those of the lanes that are there.
     pub fn store_low_halves(&mut self, to: Mem, from: Zmm, cut: bool) -> Result<(), AsmError> {
-        let code = Code::EVEX_Vpmovdw_ymmm256_k1z_zmm;
+        self.store_cut(Code::EVEX_Vpmovdw_ymmm256_k1z_zmm, to, from, cut)
+    }
+
+    /// Stores the low bytes of 16 words, or of those of the lanes that are there.
+    pub fn store_low_bytes(&mut self, to: Mem, from: Zmm, cut: bool) -> Result<(), AsmError> {
+        self.store_cut(Code::EVEX_Vpmovdb_xmmm128_k1z_zmm, to, from, cut)
+    }
+
+    fn store_cut(&mut self, code: Code, to: Mem, from: Zmm, cut: bool) -> Result<(), AsmError> {
         let mut instruction = Instruction::with2(code, to.operand(false), zmm(from))?;
         if cut {
             instruction.set_op_mask(TAIL);
@@ -362,7 +385,9 @@ impl Asm {
     pub fn tail(&mut self, end: Gpr, at: Gpr, bits: u32, ones: Mem, spare: Gpr) -> Result<(), AsmError> {
         self.copy_word(spare, end)?;
         self.subtract_word(spare, at)?;
-        self.shift_right(spare, bits)?;
+        if bits > 0 {
+            self.shift_right(spare, bits)?;
+        }
         let spare = Register::EAX + (spare as u32 - Register::RAX as u32);
         self.add(Instruction::with3(Code::VEX_Bzhi_r32_rm32_r32, spare, ones.operand(false), spare)?)?;
         self.add(Instruction::with2(Code::VEX_Kmovw_kr_r32, TAIL, spare)?)

@@ -4,13 +4,11 @@
 //! Several vectors of columns are in flight, so that sums do not wait for each other.
 
 use super::asm::{Asm, AsmError, Mem};
-use super::expr;
+use super::expr::{self, Fold};
 use super::lanes::{Lanes, V};
 use super::nest::{self, ARGUMENT, AT, Call, END, POINTERS, SPARE, Step, Stream, Streams, VECTOR, Values};
 use super::registers::{Places, Store, VECTORS};
-use crate::prim::Prim;
-use rabot_kernel::{Access, Expr, ExprId, LoopKernel, ReduceFn, Vectorize};
-use rabot_tensor::DType;
+use rabot_kernel::{Access, Expr, ExprId, LoopKernel, Vectorize};
 use std::collections::HashMap;
 
 /// Vectors of columns in flight, most first.
@@ -24,7 +22,7 @@ struct Pass {
     lanes: Lanes,
     stores: Vec<Store>,
     /// Accumulators before and after a point, and what combines them, for each vector in turn.
-    sums: Vec<(V, V, ReduceFn)>,
+    sums: Vec<(V, V, Fold)>,
     /// Results of reductions of earlier stages, and their registers.
     reduced: Vec<(V, usize)>,
     /// Number of its first reduction.
@@ -101,9 +99,6 @@ fn pass(
     let mut lanes = Lanes::default();
     let mut loaded: HashMap<usize, V> = HashMap::new();
     let (mut reduced, mut sums, mut stores) = (Vec::new(), Vec::new(), Vec::new());
-    if stage.reductions.iter().any(|reduction| stage.dag.dtype(reduction.value) != DType::F32) {
-        return None;
-    }
     for flight in 0..flights {
         let mut read = |lanes: &mut Lanes, id: ExprId| match &stage.dag[id].expr {
             Expr::Load { arg, access } => {
@@ -112,7 +107,7 @@ fn pass(
                 Some(*loaded.entry(stream).or_insert_with(|| streams.load_at(lanes, stream)))
             }
             Expr::Reduced(number) => {
-                let value = lanes.given();
+                let value = lanes.given(stage.dag.dtype(id));
                 reduced.push((value, register(*number, flight, flights)));
                 Some(value)
             }
@@ -120,16 +115,17 @@ fn pass(
         };
         let results = expr::eval(&mut lanes, &stage.dag, &mut read);
         for reduction in &stage.reductions {
-            let old = lanes.given();
-            let new = expr::accumulate(&mut lanes, stage, reduction, &results, old)?;
-            sums.push((old, new, reduction.function));
+            let fold = Fold::of(stage, reduction)?;
+            let old = lanes.given(fold.dtype);
+            let new = fold.accumulate(&mut lanes, stage, reduction, &results, old)?;
+            sums.push((old, new, fold));
         }
         for store in &stage.stores {
             let place = streams.flight(store.arg, &store.access, flight)?;
             if place.2.is_same() {
                 return None;
             }
-            let value = nest::stored(stage, &results, store.value)?;
+            let value = nest::stored(kernel, stage, &results, store)?;
             stores.push(streams.store_at(&mut lanes, value, place));
         }
     }
@@ -148,8 +144,8 @@ impl Streams<'_> {
 fn assemble(streams: &Streams<'_>, call: &Call, blocks: &[(usize, Vec<Pass>)]) -> Result<Vec<u8>, AsmError> {
     let mut starts = Lanes::default();
     for pass in blocks.iter().flat_map(|(_, passes)| passes) {
-        for (_, _, function) in &pass.sums {
-            starts.f32(expr::identity(*function));
+        for (_, _, fold) in &pass.sums {
+            fold.start(&mut starts);
         }
     }
     let lists = blocks.iter().flat_map(|(_, passes)| passes).map(|pass| &pass.lanes);
@@ -183,7 +179,7 @@ fn assemble(streams: &Streams<'_>, call: &Call, blocks: &[(usize, Vec<Pass>)]) -
     }
     asm.compare_words(END, AT)?;
     asm.jump_if_zero(next)?;
-    asm.tail(END, AT, 1, nest::ones(&pool), SPARE)?;
+    asm.tail(END, AT, 0, nest::ones(&pool), SPARE)?;
     if let Some((flights, passes)) = blocks.last() {
         all(&mut asm, call, Places { cut: true, ..places }, passes, *flights)?;
     }
@@ -224,8 +220,8 @@ impl Pass {
             .enumerate()
             .map(|(at, sum)| (sum.0, register(self.first + at % per.max(1), at / per.max(1), flights)))
             .collect();
-        for ((_, _, function), (_, register)) in self.sums.iter().zip(&sums) {
-            let bits = expr::identity(*function).to_bits();
+        for ((_, _, fold), (_, register)) in self.sums.iter().zip(&sums) {
+            let bits = fold.identity();
             if bits == 0 { asm.zero(*register)? } else { asm.broadcast(*register, (places.constant)(bits))? }
         }
         let given: Vec<(V, usize)> = self.reduced.iter().copied().chain(sums.iter().copied()).collect();
@@ -237,8 +233,7 @@ impl Pass {
         };
         let [mut point, mut done] = std::array::from_fn(|_| asm.label());
         asm.load_word(SPARE, Mem::at(ARGUMENT, call.columns_at(points)))?;
-        // The call gives sizes as it gives columns.
-        asm.shift_right(SPARE, 1)?;
+        asm.add_number(SPARE, 0)?;
         asm.jump_if_zero(done)?;
         asm.place(&mut point)?;
         let kept = self.lanes.emit(asm, &places, &self.stores)?;

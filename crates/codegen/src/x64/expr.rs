@@ -1,10 +1,10 @@
-//! Scalar DAGs on lanes: f32 and bools.
+//! Scalar DAGs on lanes: f32, bools, and integers of up to 32 bits but u32.
 
-use super::lanes::{Lanes, V};
+use super::lanes::{Lanes, V, is_int};
 use crate::clif::functions::{POWERS, special_power};
 use crate::clif::math;
 use crate::prim::Prim;
-use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use rabot_kernel::{BinaryFn, Dag, Expr, ExprId, ReduceFn, Reduction, Stage, UnaryFn};
 use rabot_tensor::DType;
 
@@ -17,7 +17,7 @@ pub(crate) fn eval(
 ) -> Vec<Option<V>> {
     let mut memo: Vec<Option<V>> = vec![None; dag.nodes().len()];
     for (id, node) in dag.nodes().iter().enumerate() {
-        if !matches!(node.dtype, DType::F32 | DType::Bool) {
+        if !matches!(node.dtype, DType::F32 | DType::Bool) && !is_int(node.dtype) {
             // What needs it fails.
             continue;
         }
@@ -25,69 +25,110 @@ pub(crate) fn eval(
         memo[id] = match &node.expr {
             Expr::Load { .. } | Expr::Accumulator | Expr::Reduced(_) => read(lanes, id),
             Expr::Const(bits) if node.dtype == DType::F32 => Some(lanes.f32(f32::from_bits(*bits as u32))),
+            Expr::Const(bits) if is_int(node.dtype) => {
+                let value = lanes.i32(*bits as u32 as i32);
+                Some(lanes.wrap(node.dtype, value))
+            }
             Expr::Unary(function, a) => of(*a).and_then(|a| unary(lanes, *function, node.dtype, a)),
             Expr::Binary(function, a, b) => {
                 let from = dag.dtype(*a);
                 match (*function, constant(dag, *a), constant(dag, *b)) {
                     (BinaryFn::Pow, _, Some(exponent)) => of(*a).and_then(|a| power(lanes, a, exponent)),
+                    (function, ..) if is_int(from) => {
+                        of(*a).zip(of(*b)).and_then(|(a, b)| binary_int(lanes, function, node.dtype, a, b))
+                    }
                     (function, known_a, known_b) => of(*a)
                         .zip(of(*b))
                         .and_then(|(a, b)| binary(lanes, function, from, [a, b], [known_a, known_b])),
                 }
             }
-            Expr::MulAdd(a, b, c) => match (of(*a), of(*b), of(*c)) {
+            Expr::MulAdd(a, b, c) if node.dtype == DType::F32 => match (of(*a), of(*b), of(*c)) {
                 (Some(a), Some(b), Some(c)) => Some(lanes.mul_add(a, b, c)),
                 _ => None,
             },
-            Expr::Select(condition, a, b) if node.dtype == DType::F32 => {
+            Expr::Select(condition, a, b) if node.dtype != DType::Bool => {
                 match (of(*condition), of(*a), of(*b)) {
                     (Some(condition), Some(a), Some(b)) => Some(lanes.select(condition, a, b)),
                     _ => None,
                 }
             }
-            Expr::Cast(a) if node.dtype == DType::F32 && dag.dtype(*a) == DType::Bool => of(*a).map(|a| {
-                let one = lanes.f32(1.0);
-                lanes.or_zero(a, one)
-            }),
-            Expr::Cast(_) if node.dtype == DType::F32 => read(lanes, id),
+            Expr::Cast(a) => {
+                let known = of(*a).and_then(|value| cast(lanes, dag.dtype(*a), node.dtype, value));
+                known.or_else(|| (node.dtype == DType::F32).then(|| read(lanes, id)).flatten())
+            }
             _ => None,
         };
     }
     memo
 }
 
-/// A reduction of f32 with one value more.
-pub(crate) fn accumulate(
-    lanes: &mut Lanes,
-    stage: &Stage,
-    reduction: &Reduction,
-    values: &[Option<V>],
-    old: V,
-) -> Option<V> {
-    let of = |id: ExprId| values.get(id).copied().flatten();
-    match (reduction.function, &stage.dag[reduction.value].expr) {
-        (ReduceFn::Sum, &Expr::Binary(BinaryFn::Mul, a, b)) => Some(lanes.mul_add(of(a)?, of(b)?, old)),
-        _ => Some(combine(lanes, reduction.function, of(reduction.value)?, old)),
-    }
+/// How a reduction combines values of a dtype.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fold {
+    function: ReduceFn,
+    /// The dtype of its values.
+    pub dtype: DType,
 }
 
-/// Two values of a reduction of f32 as one.
-pub(crate) fn combine(lanes: &mut Lanes, function: ReduceFn, a: V, b: V) -> V {
-    match function {
-        ReduceFn::Sum => lanes.add(a, b),
-        ReduceFn::Prod => lanes.mul(a, b),
-        ReduceFn::Max => lanes.extreme(true, a, b),
-        ReduceFn::Min => lanes.extreme(false, a, b),
+impl Fold {
+    /// That of a reduction, if lanes hold its dtype.
+    pub fn of(stage: &Stage, reduction: &Reduction) -> Option<Fold> {
+        let dtype = stage.dag.nodes().get(reduction.value)?.dtype;
+        let fold = Fold { function: reduction.function, dtype };
+        (dtype == DType::F32 || is_int(dtype)).then_some(fold)
     }
-}
 
-/// What a reduction of f32 starts at.
-pub(crate) fn identity(function: ReduceFn) -> f32 {
-    match function {
-        ReduceFn::Sum => 0.0,
-        ReduceFn::Prod => 1.0,
-        ReduceFn::Max => f32::NEG_INFINITY,
-        ReduceFn::Min => f32::INFINITY,
+    /// The bits of what it starts at.
+    pub fn identity(self) -> u32 {
+        let (low, high) = self.dtype.int_range().unwrap_or((0, 0));
+        match (self.function, self.dtype == DType::F32) {
+            (ReduceFn::Sum, true) => 0.0f32.to_bits(),
+            (ReduceFn::Prod, true) => 1.0f32.to_bits(),
+            (ReduceFn::Max, true) => f32::NEG_INFINITY.to_bits(),
+            (ReduceFn::Min, true) => f32::INFINITY.to_bits(),
+            (ReduceFn::Sum, false) => 0,
+            (ReduceFn::Prod, false) => 1,
+            (ReduceFn::Max, false) => low as u32,
+            (ReduceFn::Min, false) => high as u32,
+        }
+    }
+
+    /// What it starts at.
+    pub fn start(self, lanes: &mut Lanes) -> V {
+        let bits = self.identity();
+        if self.dtype == DType::F32 { lanes.f32(f32::from_bits(bits)) } else { lanes.i32(bits as i32) }
+    }
+
+    /// Two values as one.
+    pub fn combine(self, lanes: &mut Lanes, a: V, b: V) -> V {
+        let is_float = self.dtype == DType::F32;
+        let value = match self.function {
+            ReduceFn::Sum => lanes.add(a, b),
+            ReduceFn::Prod => lanes.mul(a, b),
+            ReduceFn::Max | ReduceFn::Min => {
+                let larger = self.function == ReduceFn::Max;
+                return if is_float { lanes.extreme(larger, a, b) } else { lanes.extreme_int(larger, a, b) };
+            }
+        };
+        if is_float { value } else { lanes.wrap(self.dtype, value) }
+    }
+
+    /// A reduction with one value more.
+    pub fn accumulate(
+        self,
+        lanes: &mut Lanes,
+        stage: &Stage,
+        reduction: &Reduction,
+        values: &[Option<V>],
+        old: V,
+    ) -> Option<V> {
+        let of = |id: ExprId| values.get(id).copied().flatten();
+        match (reduction.function, &stage.dag[reduction.value].expr) {
+            (ReduceFn::Sum, &Expr::Binary(BinaryFn::Mul, a, b)) if self.dtype == DType::F32 => {
+                Some(lanes.mul_add(of(a)?, of(b)?, old))
+            }
+            _ => Some(self.combine(lanes, of(reduction.value)?, old)),
+        }
     }
 }
 
@@ -97,6 +138,62 @@ fn constant(dag: &Dag, id: ExprId) -> Option<f32> {
         (Expr::Const(bits), DType::F32) => Some(f32::from_bits(*bits as u32)),
         _ => None,
     }
+}
+
+/// A conversion; `None` if it has no code.
+fn cast(o: &mut Lanes, from: DType, to: DType, x: V) -> Option<V> {
+    Some(match (from, to) {
+        _ if from == to => x,
+        (DType::Bool, DType::F32) => {
+            let one = o.f32(1.0);
+            o.or_zero(x, one)
+        }
+        (DType::Bool, _) if is_int(to) => {
+            let (one, zero) = (o.i32(1), o.i32(0));
+            o.select(x, one, zero)
+        }
+        (DType::F32, DType::Bool) => {
+            let zero = o.f32(0.0);
+            o.compare(FloatCC::NotEqual, x, zero)
+        }
+        (_, DType::Bool) if is_int(from) => {
+            let zero = o.i32(0);
+            o.compare_int(IntCC::NotEqual, x, zero)
+        }
+        (_, DType::F32) if is_int(from) => o.float_from_int(x),
+        (DType::F32, _) if is_int(to) => {
+            let value = o.int_from_float(x);
+            match to.int_range().filter(|_| to != DType::I32) {
+                Some((low, high)) => {
+                    let (low, high) = (o.i32(low as i32), o.i32(high as i32));
+                    let value = o.extreme_int(true, value, low);
+                    o.extreme_int(false, value, high)
+                }
+                None => value,
+            }
+        }
+        _ if is_int(from) && is_int(to) => o.wrap(to, x),
+        _ => return None,
+    })
+}
+
+/// A function of integers, whose result has the dtype `to`.
+fn binary_int(o: &mut Lanes, function: BinaryFn, to: DType, a: V, b: V) -> Option<V> {
+    let value = match function {
+        BinaryFn::Add => o.add(a, b),
+        BinaryFn::Sub => o.sub(a, b),
+        BinaryFn::Mul => o.mul(a, b),
+        BinaryFn::Min => return Some(o.extreme_int(false, a, b)),
+        BinaryFn::Max => return Some(o.extreme_int(true, a, b)),
+        BinaryFn::And => return Some(o.and(a, b)),
+        BinaryFn::Or => return Some(o.or(a, b)),
+        BinaryFn::Xor => return Some(o.xor_ints(a, b)),
+        BinaryFn::Eq => return Some(o.compare_int(IntCC::Equal, a, b)),
+        BinaryFn::Lt => return Some(o.compare_int(IntCC::SignedLessThan, a, b)),
+        BinaryFn::Le => return Some(o.compare_int(IntCC::SignedLessThanOrEqual, a, b)),
+        BinaryFn::Div | BinaryFn::Rem | BinaryFn::Pow => return None,
+    };
+    Some(o.wrap(to, value))
 }
 
 fn power(o: &mut Lanes, x: V, exponent: f32) -> Option<V> {

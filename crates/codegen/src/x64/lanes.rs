@@ -6,6 +6,7 @@ use super::asm::zmm;
 use crate::prim::Prim;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use iced_x86::{Code, Register};
+use rabot_tensor::DType;
 use std::collections::HashMap;
 
 /// Number of a value.
@@ -28,13 +29,57 @@ impl Kind {
     }
 }
 
-/// A type of memory whose elements are widened to f32.
+/// A type of memory other than f32. Floats are widened to f32, integers to 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Half {
+pub(crate) enum Cell {
     /// f16.
     F16,
     /// bf16.
     BF16,
+    /// i8.
+    I8,
+    /// u8.
+    U8,
+    /// i16.
+    I16,
+    /// u16.
+    U16,
+    /// i32.
+    I32,
+}
+
+impl Cell {
+    /// That of a dtype, if lanes hold it.
+    pub fn of(dtype: DType) -> Option<Cell> {
+        Some(match dtype {
+            DType::F16 => Cell::F16,
+            DType::BF16 => Cell::BF16,
+            DType::I8 => Cell::I8,
+            DType::U8 => Cell::U8,
+            DType::I16 => Cell::I16,
+            DType::U16 => Cell::U16,
+            DType::I32 => Cell::I32,
+            _ => return None,
+        })
+    }
+
+    /// Bytes of an element.
+    pub fn bytes(self) -> i64 {
+        match self {
+            Cell::I8 | Cell::U8 => 1,
+            Cell::F16 | Cell::BF16 | Cell::I16 | Cell::U16 => 2,
+            Cell::I32 => 4,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        if matches!(self, Cell::F16 | Cell::BF16) { Kind::Float } else { Kind::Int }
+    }
+}
+
+/// True if lanes hold a dtype as integers of 32 bits.
+pub(crate) fn is_int(dtype: DType) -> bool {
+    Cell::of(dtype).is_some_and(|cell| cell.kind() == Kind::Int)
 }
 
 /// An operation.
@@ -44,10 +89,10 @@ pub(super) enum Op {
     Const(u32),
     /// 16 words of a stream.
     Load(usize),
-    /// 16 elements of half precision of a stream, widened.
-    LoadHalf(usize, Half),
-    /// One element of half precision of a stream, widened, in all lanes.
-    UniformHalf(usize, Half),
+    /// 16 elements of a stream, widened.
+    LoadCell(usize, Cell),
+    /// One element of a stream, widened, in all lanes.
+    UniformCell(usize, Cell),
     /// The nearest f16, as f32.
     RoundF16(V),
     /// 16 words of a stream, those of a mask register; the others are 0.
@@ -133,14 +178,53 @@ impl Lanes {
         self.push(Op::Uniform(stream), Kind::Float)
     }
 
-    /// 16 elements of half precision of a stream, widened.
-    pub fn load_half(&mut self, stream: usize, half: Half) -> V {
-        self.push(Op::LoadHalf(stream, half), Kind::Float)
+    /// 16 elements of a stream, widened.
+    pub fn load_cell(&mut self, stream: usize, cell: Cell) -> V {
+        self.push(Op::LoadCell(stream, cell), cell.kind())
     }
 
-    /// One element of half precision of a stream, widened, in all lanes.
-    pub fn uniform_half(&mut self, stream: usize, half: Half) -> V {
-        self.push(Op::UniformHalf(stream, half), Kind::Float)
+    /// One element of a stream, widened, in all lanes.
+    pub fn uniform_cell(&mut self, stream: usize, cell: Cell) -> V {
+        self.push(Op::UniformCell(stream, cell), cell.kind())
+    }
+
+    /// The integer of 32 bits towards 0, as near as there is one; 0 for NaN.
+    pub fn int_from_float(&mut self, a: V) -> V {
+        // Gives the lowest integer for what it cannot hold.
+        let value = self.push(Op::One(Code::EVEX_Vcvttps2dq_zmm_k1z_zmmm512b32_sae, a), Kind::Int);
+        let (limit, highest, none) = (self.f32(2_147_483_648.0), self.i32(i32::MAX), self.i32(0));
+        let is_high = self.compare(FloatCC::GreaterThanOrEqual, a, limit);
+        let value = self.select(is_high, highest, value);
+        let is_nan = self.compare(FloatCC::Unordered, a, a);
+        self.select(is_nan, none, value)
+    }
+
+    /// The smaller or larger signed integer.
+    pub fn extreme_int(&mut self, larger: bool, a: V, b: V) -> V {
+        let code = match larger {
+            true => Code::EVEX_Vpmaxsd_zmm_k1z_zmm_zmmm512b32,
+            false => Code::EVEX_Vpminsd_zmm_k1z_zmm_zmmm512b32,
+        };
+        self.push(Op::Two(code, a, b), Kind::Int)
+    }
+
+    /// Exclusive or of integers.
+    pub fn xor_ints(&mut self, a: V, b: V) -> V {
+        self.push(Op::Two(Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32, a, b), Kind::Int)
+    }
+
+    /// An integer cut to the bits of a narrow dtype, and extended.
+    pub fn wrap(&mut self, dtype: DType, a: V) -> V {
+        let bits = 32 - 8 * dtype.size_bytes() as i32;
+        if bits == 0 {
+            return a;
+        }
+        let up = self.push(Op::Number(Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8, a, bits), Kind::Int);
+        let down = match dtype.is_unsigned_int() {
+            true => Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8,
+            false => Code::EVEX_Vpsrad_zmm_k1z_zmmm512b32_imm8,
+        };
+        self.push(Op::Number(down, up, bits), Kind::Int)
     }
 
     /// The nearest f16, as f32.
@@ -181,9 +265,9 @@ impl Lanes {
         self.push(Op::Table(stream), Kind::Int)
     }
 
-    /// A value that is in a register from the start.
-    pub fn given(&mut self) -> V {
-        self.push(Op::Given, Kind::Float)
+    /// A value of a dtype that is in a register from the start.
+    pub fn given(&mut self, dtype: DType) -> V {
+        self.push(Op::Given, if is_int(dtype) { Kind::Int } else { Kind::Float })
     }
 
     /// Lane `i` is word `index[i]` of the 32 words of `a` and `b`.
@@ -199,14 +283,13 @@ impl Lanes {
     /// The lanes in another order: groups of four by `blocks`, then each group by `lanes`, two bits a place.
     pub fn permute(&mut self, a: V, blocks: i32, lanes: i32) -> V {
         const IN_ORDER: i32 = 0xe4;
-        let mut value = a;
+        let (mut value, kind) = (a, self.kind(a));
         if blocks != IN_ORDER {
             let code = Code::EVEX_Vshuff32x4_zmm_k1z_zmm_zmmm512b32_imm8;
-            value = self.push(Op::Compare(code, value, value, blocks), Kind::Float);
+            value = self.push(Op::Compare(code, value, value, blocks), kind);
         }
         if lanes != IN_ORDER {
-            value = self
-                .push(Op::Number(Code::EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8, value, lanes), Kind::Float);
+            value = self.push(Op::Number(Code::EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8, value, lanes), kind);
         }
         value
     }
@@ -216,8 +299,8 @@ impl Lanes {
         let mut uniform: Vec<bool> = Vec::with_capacity(self.ops.len());
         for (op, _) in &self.ops {
             uniform.push(match op {
-                Op::Const(_) | Op::Uniform(_) | Op::UniformHalf(..) | Op::Table(_) => true,
-                Op::Load(_) | Op::LoadHalf(..) | Op::LoadWhere(..) | Op::Given => false,
+                Op::Const(_) | Op::Uniform(_) | Op::UniformCell(..) | Op::Table(_) => true,
+                Op::Load(_) | Op::LoadCell(..) | Op::LoadWhere(..) | Op::Given => false,
                 _ => Self::operands(*op).into_iter().flatten().all(|operand| uniform[operand]),
             });
         }
@@ -274,8 +357,8 @@ impl Lanes {
     /// Operands of an operation.
     pub(super) fn operands(op: Op) -> [Option<V>; 3] {
         match op {
-            Op::Const(_) | Op::Uniform(_) | Op::UniformHalf(..) | Op::Table(_) => [None; 3],
-            Op::Load(_) | Op::LoadHalf(..) | Op::LoadWhere(..) | Op::Given => [None; 3],
+            Op::Const(_) | Op::Uniform(_) | Op::UniformCell(..) | Op::Table(_) => [None; 3],
+            Op::Load(_) | Op::LoadCell(..) | Op::LoadWhere(..) | Op::Given => [None; 3],
             Op::One(_, a) | Op::Number(_, a, _) | Op::RoundF16(a) => [Some(a), None, None],
             Op::Two(_, a, b) | Op::Compare(_, a, b, _) | Op::OrZero(a, b) => [Some(a), Some(b), None],
             Op::MulAdd { a, b, c, .. } | Op::Select(a, b, c) | Op::Pick { a, b, index: c } => {

@@ -6,6 +6,7 @@ use super::registers::{Places, Store};
 use super::{LANES, expr};
 use iced_x86::Register;
 use rabot_kernel::{Dag, ExprId};
+use rabot_tensor::DType;
 
 /// A map over rows of f32: at each column of each row, the values of a DAG are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,14 +58,17 @@ impl Map {
     fn lanes(&self) -> Option<(Lanes, Vec<Store>)> {
         let mut lanes = Lanes::default();
         let mut read = |lanes: &mut Lanes, id: ExprId| {
+            if self.dag.dtype(id) != DType::F32 {
+                return None;
+            }
             let stream = self.reads.iter().find(|(read, _)| *read == id)?.1;
             let contiguous = *self.streams.get(stream)?;
             Some(if contiguous { lanes.load(stream) } else { lanes.uniform(stream) })
         };
         let values = expr::eval(&mut lanes, &self.dag, &mut read);
         let store = |(id, stream): &(ExprId, usize)| {
-            let value = values.get(*id).copied().flatten()?;
-            Some(Store { value, stream: *stream, mask: None, half: None })
+            let value = values.get(*id).copied().flatten().filter(|_| self.dag.dtype(*id) == DType::F32)?;
+            Some(Store { value, stream: *stream, mask: None, cell: None })
         };
         let stores = self.stores.iter().map(store);
         let stores = stores.collect::<Option<Vec<_>>>()?;

@@ -1,13 +1,12 @@
 //! What leaves of loop kernels have in common: where they read and write, and their argument.
 //!
-//! The argument begins with the number of rows, which the leaf counts down, and the columns of each loop, two for each
-//! one, which is how places are counted: the bytes of half precision. Then
+//! The argument begins with the number of rows, which the leaf counts down, and the columns of each loop. Then
 //! come, for each pointer, where it starts and how many bytes it moves from row to row and from point to point; then values of f32, and room for
 //! reductions, a word each.
 
 use super::LANES;
 use super::asm::{Asm, AsmError, Gpr, Mem};
-use super::lanes::{Half, Lanes, V};
+use super::lanes::{Cell, Lanes, V, is_int};
 use super::registers::Store;
 use super::strided;
 use iced_x86::Register;
@@ -87,23 +86,23 @@ pub(super) enum Step {
     Next,
     /// Every second one.
     Second,
-    /// One half-precision number for all.
-    SameHalf(Half),
-    /// Neighbours in half precision.
-    NextHalf(Half),
+    /// One element of another type for all.
+    SameOf(Cell),
+    /// Neighbours of another type.
+    NextOf(Cell),
 }
 
 impl Step {
     /// True if all lanes are one element.
     pub fn is_same(self) -> bool {
-        matches!(self, Step::Same | Step::SameHalf(_))
+        matches!(self, Step::Same | Step::SameOf(_))
     }
 
     /// Bytes of a vector.
     pub fn vector_bytes(self) -> i64 {
         match self {
             Step::Same | Step::Next | Step::Second => 4 * LANES as i64,
-            Step::SameHalf(_) | Step::NextHalf(_) => 2 * LANES as i64,
+            Step::SameOf(cell) | Step::NextOf(cell) => cell.bytes() * LANES as i64,
         }
     }
 }
@@ -149,9 +148,9 @@ pub(super) struct Streams<'k> {
 pub(super) const MOST_POINTERS: usize = POINTERS.len();
 
 pub(super) const ARGUMENT: Gpr = Register::RDI;
-/// Twice the number of the first column of a vector.
+/// The first column of a vector.
 pub(super) const AT: Gpr = Register::RCX;
-/// Twice the number of columns.
+/// The number of columns.
 pub(super) const END: Gpr = Register::RAX;
 pub(super) const SPARE: Gpr = Register::RDX;
 pub(super) const POOL: Gpr = Register::RBX;
@@ -193,11 +192,9 @@ impl<'k> Streams<'k> {
         rows: i64,
         at: &[(Coord, i64)],
     ) -> Option<(usize, i64, Step)> {
-        let half = match self.kernel.args.get(arg)?.dtype {
+        let cell = match self.kernel.args.get(arg)?.dtype {
             DType::F32 => None,
-            DType::F16 => Some(Half::F16),
-            DType::BF16 => Some(Half::BF16),
-            _ => return None,
+            dtype => Some(Cell::of(dtype)?),
         };
         if !access.dynamic.is_empty() {
             return None;
@@ -237,10 +234,10 @@ impl<'k> Streams<'k> {
         pointer.shift.retain(|(_, count)| *count != 0);
         pointer.shift.sort_unstable();
         pointer.strides.sort_unstable_by_key(|(coord, _)| *coord);
-        let (size, step) = match (half, step) {
+        let (size, step) = match (cell, step) {
             (None, step) => (4, step),
-            (Some(half), Step::Same) => (2, Step::SameHalf(half)),
-            (Some(half), Step::Next) => (2, Step::NextHalf(half)),
+            (Some(cell), Step::Same) => (cell.bytes(), Step::SameOf(cell)),
+            (Some(cell), Step::Next) => (cell.bytes(), Step::NextOf(cell)),
             (Some(_), _) => return None,
         };
         let bytes = i64::from(i32::try_from(index.checked_mul(size)?).ok()?);
@@ -252,7 +249,7 @@ impl<'k> Streams<'k> {
         (number < MOST_POINTERS).then_some((number, bytes, step))
     }
 
-    /// The stores of a value of f32, so many rows on and at a point; `None` if there is no code for them.
+    /// The stores of a value, so many rows on and at a point; `None` if there is no code for them.
     pub fn store(
         &mut self,
         lanes: &mut Lanes,
@@ -268,23 +265,23 @@ impl<'k> Streams<'k> {
         Some(vec![self.store_at(lanes, value, (pointer, bytes, step))])
     }
 
-    /// The store of a value of f32 at a place whose elements are neighbours, or one.
+    /// The store of a value at a place whose elements are neighbours, or one.
     pub fn store_at(&mut self, lanes: &mut Lanes, value: V, place: (usize, i64, Step)) -> Store {
         let stream = self.add(Stream::Memory(place.0, place.1, place.2));
-        let half = match place.2 {
-            Step::SameHalf(half) | Step::NextHalf(half) => Some(half),
+        let cell = match place.2 {
+            Step::SameOf(cell) | Step::NextOf(cell) => Some(cell),
             Step::Same | Step::Next | Step::Second => None,
         };
-        let value = if half == Some(Half::BF16) { lanes.bf16_bits(value) } else { value };
-        Store { value, stream, mask: None, half }
+        let value = if cell == Some(Cell::BF16) { lanes.bf16_bits(value) } else { value };
+        Store { value, stream, mask: None, cell }
     }
 
     /// The load of a place whose elements are neighbours, or one.
     pub fn load_at(&mut self, lanes: &mut Lanes, stream: usize) -> V {
         match self.list[stream] {
             Stream::Memory(_, _, Step::Next | Step::Second) => lanes.load(stream),
-            Stream::Memory(_, _, Step::SameHalf(half)) => lanes.uniform_half(stream, half),
-            Stream::Memory(_, _, Step::NextHalf(half)) => lanes.load_half(stream, half),
+            Stream::Memory(_, _, Step::SameOf(cell)) => lanes.uniform_cell(stream, cell),
+            Stream::Memory(_, _, Step::NextOf(cell)) => lanes.load_cell(stream, cell),
             _ => lanes.uniform(stream),
         }
     }
@@ -309,10 +306,10 @@ impl<'k> Streams<'k> {
     pub fn places(&self, call: &Call, tables: i64) -> Vec<Mem> {
         let place = |stream: &Stream| match *stream {
             Stream::Memory(pointer, bytes, step) => match step {
-                Step::Same | Step::SameHalf(_) => Mem::at(POINTERS[pointer], bytes),
-                Step::NextHalf(_) => Mem::indexed(POINTERS[pointer], AT, 1, bytes),
-                Step::Next => Mem::indexed(POINTERS[pointer], AT, 2, bytes),
-                Step::Second => Mem::indexed(POINTERS[pointer], AT, 4, bytes),
+                Step::Same | Step::SameOf(_) => Mem::at(POINTERS[pointer], bytes),
+                Step::NextOf(cell) => Mem::indexed(POINTERS[pointer], AT, cell.bytes() as u32, bytes),
+                Step::Next => Mem::indexed(POINTERS[pointer], AT, 4, bytes),
+                Step::Second => Mem::indexed(POINTERS[pointer], AT, 8, bytes),
             },
             Stream::Value(index) => Mem::at(ARGUMENT, call.value_at(index)),
             Stream::Slot(index) => Mem::at(ARGUMENT, call.slot_at(index)),
@@ -361,12 +358,20 @@ pub(super) fn tables_at(pool: &[u32]) -> i64 {
     4 * (pool.len() as i64 + 1)
 }
 
-/// Counts of `AT` in a vector.
-pub(super) const VECTOR: i64 = 2 * LANES as i64;
+/// Columns of a vector.
+pub(super) const VECTOR: i64 = LANES as i64;
 
-/// The value of a store, if lanes hold it as f32.
-pub(super) fn stored(stage: &Stage, values: &[Option<V>], id: ExprId) -> Option<V> {
-    values.get(id).copied().flatten().filter(|_| stage.dag.dtype(id) == DType::F32)
+/// The value of a store, if lanes hold it as memory does: floats for floats, integers for integers, cut where they are
+/// longer.
+pub(super) fn stored(
+    kernel: &LoopKernel,
+    stage: &Stage,
+    values: &[Option<V>],
+    store: &rabot_kernel::Store,
+) -> Option<V> {
+    let (from, to) = (stage.dag.dtype(store.value), kernel.args.get(store.arg)?.dtype);
+    let fits = if from == DType::F32 { !is_int(to) } else { is_int(from) && is_int(to) };
+    values.get(store.value).copied().flatten().filter(|_| fits)
 }
 
 /// Saves the caller's registers and loads the pointers; gives what was saved.

@@ -4,7 +4,7 @@
 //! first to be given up where there are too few, and it is loaded again; all other values stay where they are.
 
 use super::asm::{Asm, AsmError, Mem, zmm};
-use super::lanes::{Half, Kind, Lanes, Op, V};
+use super::lanes::{Cell, Kind, Lanes, Op, V};
 use iced_x86::{Instruction, Register};
 
 /// Vector registers.
@@ -54,10 +54,8 @@ impl<'a> Places<'a> {
             Op::Uniform(stream) => asm.broadcast(to, self.streams[stream]),
             Op::Table(stream) => asm.load(to, self.streams[stream]),
             Op::Load(stream) => asm.load_lanes(to, self.streams[stream], self.cut),
-            Op::LoadHalf(stream, Half::F16) => asm.load_f16_lanes(to, self.streams[stream], self.cut),
-            Op::LoadHalf(stream, Half::BF16) => asm.load_bf16_lanes(to, self.streams[stream], self.cut),
-            Op::UniformHalf(stream, Half::F16) => asm.broadcast_f16(to, self.streams[stream]),
-            Op::UniformHalf(stream, Half::BF16) => asm.broadcast_bf16(to, self.streams[stream]),
+            Op::LoadCell(stream, cell) => asm.load_cells(to, self.streams[stream], cell, self.cut),
+            Op::UniformCell(stream, cell) => asm.broadcast_cell(to, self.streams[stream], cell),
             Op::LoadWhere(stream, mask) => asm.load_where(to, mask, self.streams[stream], false),
             _ => Err(AsmError::registers()),
         }
@@ -73,8 +71,8 @@ pub(crate) struct Store {
     pub stream: usize,
     /// The mask register of the lanes that are stored; none for those that are there.
     pub mask: Option<usize>,
-    /// The type of memory, if it is narrower; bf16 are stored as integers.
-    pub half: Option<Half>,
+    /// The type of memory, if it is not f32; bf16 are stored as integers.
+    pub cell: Option<Cell>,
 }
 
 /// The code of a list of operations under construction.
@@ -136,10 +134,11 @@ impl Lanes {
             let to = places.streams[store.stream];
             match store.mask {
                 Some(mask) => scan.asm.store_where(to, mask, from)?,
-                None => match store.half {
-                    None => scan.asm.store_lanes(to, from, places.cut)?,
-                    Some(Half::F16) => scan.asm.store_f16(to, from, places.cut)?,
-                    Some(Half::BF16) => scan.asm.store_low_halves(to, from, places.cut)?,
+                None => match store.cell {
+                    None | Some(Cell::I32) => scan.asm.store_lanes(to, from, places.cut)?,
+                    Some(Cell::F16) => scan.asm.store_f16(to, from, places.cut)?,
+                    Some(Cell::I8 | Cell::U8) => scan.asm.store_low_bytes(to, from, places.cut)?,
+                    Some(_) => scan.asm.store_low_halves(to, from, places.cut)?,
                 },
             }
         }
@@ -154,8 +153,8 @@ impl Lanes {
 /// True for what is loaded where it is first needed, and again where it has lost its register.
 pub(super) fn is_from_memory(op: Op) -> bool {
     match op {
-        Op::Const(_) | Op::Uniform(_) | Op::UniformHalf(..) | Op::Table(_) => true,
-        Op::Load(_) | Op::LoadHalf(..) | Op::LoadWhere(..) => true,
+        Op::Const(_) | Op::Uniform(_) | Op::UniformCell(..) | Op::Table(_) => true,
+        Op::Load(_) | Op::LoadCell(..) | Op::LoadWhere(..) => true,
         _ => false,
     }
 }

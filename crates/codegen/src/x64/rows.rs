@@ -5,14 +5,12 @@
 //! is the same for all columns is computed before them.
 
 use super::asm::{Asm, AsmError, Mem};
-use super::expr;
-use super::lanes::{Lanes, V};
+use super::expr::{self, Fold};
+use super::lanes::{Cell, Lanes, V, is_int};
 use super::nest::{self, ARGUMENT, AT, Call, END, SPARE, Stream, Streams, VECTOR, Values};
 use super::registers::{Places, Store, TAIL_MASK, VECTORS, is_from_memory};
 use super::strided::{Halves, Reader};
-use crate::prim::Prim;
-use rabot_kernel::{Expr, ExprId, LoopKernel, ReduceFn, Vectorize};
-use rabot_tensor::DType;
+use rabot_kernel::{Expr, ExprId, LoopKernel, Vectorize};
 
 /// A stage on lanes.
 struct Pass {
@@ -20,7 +18,7 @@ struct Pass {
     stores: Vec<Store>,
     halves: Halves,
     /// Accumulators before and after a vector of columns, and what combines them.
-    sums: Vec<(V, V, ReduceFn)>,
+    sums: Vec<(V, V, Fold)>,
     /// Number of its first reduction.
     first: usize,
     /// Its columns among those of the call; `None` for a single point.
@@ -68,22 +66,26 @@ fn pass(
     reader.visit(streams, &stage.dag, 0, &[])?;
     let mut read = |lanes: &mut Lanes, id: ExprId| match &stage.dag[id].expr {
         Expr::Load { arg, access } => reader.load(lanes, streams, (*arg, access), 0, &[]),
-        Expr::Reduced(number) => Some(lanes.uniform(streams.add(Stream::Slot(*number)))),
+        Expr::Reduced(number) => {
+            let stream = streams.add(Stream::Slot(*number));
+            Some(match is_int(stage.dag.dtype(id)) {
+                true => lanes.uniform_cell(stream, Cell::I32),
+                false => lanes.uniform(stream),
+            })
+        }
         _ => values.read(kernel, streams, lanes, index, id),
     };
     let results = expr::eval(&mut lanes, &stage.dag, &mut read);
     let mut sums = Vec::new();
     for reduction in &stage.reductions {
-        if stage.dag.dtype(reduction.value) != DType::F32 || stage.inner.is_empty() {
-            return None;
-        }
-        let old = lanes.given();
-        let new = expr::accumulate(&mut lanes, stage, reduction, &results, old)?;
-        sums.push((old, new, reduction.function));
+        let fold = Fold::of(stage, reduction).filter(|_| !stage.inner.is_empty())?;
+        let old = lanes.given(fold.dtype);
+        let new = fold.accumulate(&mut lanes, stage, reduction, &results, old)?;
+        sums.push((old, new, fold));
     }
     let mut stores = Vec::new();
     for store in &stage.stores {
-        let value = nest::stored(stage, &results, store.value)?;
+        let value = nest::stored(kernel, stage, &results, store)?;
         let parts = streams.store(&mut lanes, value, (store.arg, &store.access), 0, &[])?;
         // A single point has one word, columns have more.
         if parts.iter().any(|part| streams.is_one(part.stream) != stage.inner.is_empty()) {
@@ -99,13 +101,13 @@ fn pass(
 fn totals(pass: &Pass) -> (Lanes, Vec<V>, Vec<V>) {
     let mut lanes = Lanes::default();
     let (mut from, mut to) = (Vec::new(), Vec::new());
-    for &(_, _, function) in &pass.sums {
-        let mut sum = lanes.given();
+    for &(_, _, fold) in &pass.sums {
+        let mut sum = lanes.given(fold.dtype);
         from.push(sum);
         // Neighbouring groups of four, then pairs of groups; then lanes in the same way.
         for (blocks, within) in [(0xb1, 0xe4), (0x4e, 0xe4), (0xe4, 0xb1), (0xe4, 0x4e)] {
             let other = lanes.permute(sum, blocks, within);
-            sum = expr::combine(&mut lanes, function, sum, other);
+            sum = fold.combine(&mut lanes, sum, other);
         }
         to.push(sum);
     }
@@ -144,8 +146,8 @@ fn assemble(streams: &Streams<'_>, call: &Call, passes: &[Pass]) -> Result<Vec<u
 /// A list that names the constants at which reductions start.
 fn identities(pass: &Pass) -> Lanes {
     let mut lanes = Lanes::default();
-    for (_, _, function) in &pass.sums {
-        lanes.f32(expr::identity(*function));
+    for (_, _, fold) in &pass.sums {
+        fold.start(&mut lanes);
     }
     lanes
 }
@@ -182,8 +184,8 @@ impl Pass {
         });
         let count = count.ok_or_else(AsmError::registers)?;
         asm.load_word(END, Mem::at(ARGUMENT, call.columns_at(columns)))?;
-        for ((_, _, function), (_, register)) in self.sums.iter().zip(&sums) {
-            let bits = expr::identity(*function).to_bits();
+        for ((_, _, fold), (_, register)) in self.sums.iter().zip(&sums) {
+            let bits = fold.identity();
             if bits == 0 { asm.zero(*register)? } else { asm.broadcast(*register, (places.constant)(bits))? }
         }
         self.columns(asm, places, ones, &sums, &wanted[..count])?;
@@ -250,7 +252,7 @@ impl Pass {
         asm.compare_words(END, AT)?;
         asm.jump_if_zero(done)?;
         self.halves.cut(asm, ones)?;
-        asm.tail(END, AT, 1, ones, SPARE)?;
+        asm.tail(END, AT, 0, ones, SPARE)?;
         let kept = self.lanes.emit(asm, &Places { cut: true, ..places }, &self.stores)?;
         for (register, (_, sum)) in kept.into_iter().zip(sums) {
             asm.copy_tail(*sum, register)?;

@@ -122,7 +122,7 @@ pub(super) fn spread(
             bytes + Step::Second.vector_bytes() * half as i64,
             Step::Second,
         ));
-        Store { value, stream, mask: Some(SPREAD[half]), half: None }
+        Store { value, stream, mask: Some(SPREAD[half]), cell: None }
     })
 }
 
@@ -172,6 +172,7 @@ impl Halves {
         for (index, halves) in lists.iter().enumerate() {
             asm.copy_word(SPARE, END)?;
             asm.subtract_word(SPARE, AT)?;
+            asm.add_word(SPARE, SPARE)?;
             asm.ones_below(SPARE, ones)?;
             if self == Halves::Written {
                 asm.and_number(SPARE, EVEN)?;

@@ -4,15 +4,14 @@
 //! Several rows are done at once where they read the same elements. The taps of these rows are put in the order of the
 //! elements that they read, so that each is loaded once; in a row they stay in their order.
 
+use super::LANES;
 use super::asm::{Asm, AsmError, Mem};
+use super::expr::{self, Fold};
 use super::lanes::{Lanes, Op, V};
 use super::nest::{self, AT, Call, END, SPARE, Streams, VECTOR, Values};
 use super::registers::{Places, Store, VECTORS};
 use super::strided::{Halves, Reader};
-use super::{LANES, expr};
-use crate::prim::Prim;
 use rabot_kernel::{Coord, Expr, ExprId, LoopKernel, Size, Vectorize};
-use rabot_tensor::DType;
 
 /// Taps of a stage at most.
 const MOST_TAPS: i64 = 64;
@@ -103,7 +102,7 @@ fn is_shared(one: &Block, many: &Block) -> bool {
             .lanes
             .ops
             .iter()
-            .filter(|(op, _)| matches!(op, Op::Load(_) | Op::LoadHalf(..) | Op::LoadWhere(..)))
+            .filter(|(op, _)| matches!(op, Op::Load(_) | Op::LoadCell(..) | Op::LoadWhere(..)))
             .count()
     };
     loads(many) < loads(one) * many.rows
@@ -112,7 +111,7 @@ fn is_shared(one: &Block, many: &Block) -> bool {
 /// What stays in registers over all rows, the most wanted first.
 fn pins(streams: &Streams<'_>, block: &Block) -> Vec<Op> {
     let fixed = |op: &Op| match *op {
-        Op::Uniform(stream) | Op::UniformHalf(stream, _) | Op::Table(stream) => streams.is_fixed(stream),
+        Op::Uniform(stream) | Op::UniformCell(stream, _) | Op::Table(stream) => streams.is_fixed(stream),
         _ => false,
     };
     let words = block.lanes.ops.iter().map(|(op, _)| *op).filter(fixed);
@@ -200,12 +199,9 @@ impl Builder<'_, '_> {
     fn stage(&mut self, index: usize, rows: usize, stores: &mut Vec<Store>) -> Option<()> {
         let stage = &self.kernel.stages[index];
         let points = taps(self.kernel, &stage.inner)?;
-        if stage.reductions.iter().any(|reduction| stage.dag.dtype(reduction.value) != DType::F32) {
-            return None;
-        }
         let mut sums: Vec<Vec<V>> = vec![Vec::new(); rows];
         for reduction in &stage.reductions {
-            let start = self.lanes.f32(expr::identity(reduction.function));
+            let start = Fold::of(stage, reduction)?.start(&mut self.lanes);
             sums.iter_mut().for_each(|list| list.push(start));
         }
         let mut order: Vec<((usize, i64), usize, usize)> = Vec::new();
@@ -222,10 +218,11 @@ impl Builder<'_, '_> {
             let point = &points[number];
             let values = self.eval(index, row, point);
             for (reduction, sum) in stage.reductions.iter().zip(&mut sums[row]) {
-                *sum = expr::accumulate(&mut self.lanes, stage, reduction, &values, *sum)?;
+                let fold = Fold::of(stage, reduction)?;
+                *sum = fold.accumulate(&mut self.lanes, stage, reduction, &values, *sum)?;
             }
             for store in &stage.stores {
-                let value = nest::stored(stage, &values, store.value)?;
+                let value = nest::stored(self.kernel, stage, &values, store)?;
                 let to = (store.arg, &store.access);
                 let parts = self.streams.store(&mut self.lanes, value, to, row as i64, point)?;
                 if parts.iter().any(|part| self.streams.is_one(part.stream)) {
@@ -331,7 +328,7 @@ impl Block {
             asm.compare_words(END, AT)?;
             asm.jump_if_zero(next)?;
             self.halves.cut(asm, ones)?;
-            asm.tail(END, AT, 1, ones, SPARE)?;
+            asm.tail(END, AT, 0, ones, SPARE)?;
             self.lanes.emit(asm, &Places { cut: true, ..places }, &self.stores)?;
         }
         asm.separate()?;
