@@ -92,6 +92,7 @@ fn kernel(
         line: None,
         stores: vec![Store { arg: 3, access, value }],
         tile,
+        tiles: None,
     }
 }
 

@@ -89,6 +89,16 @@ pub enum CodegenError {
         /// Each op, its source node and why it is not compiled.
         ops: Vec<String>,
     },
+    /// The system keeps the tile unit from this process.
+    #[error(
+        "code for `{profile}` needs the tile unit, which the system does not grant ({reason}); compile for x86-64-v4"
+    )]
+    TileUnit {
+        /// Name of the profile.
+        profile: String,
+        /// What the system said.
+        reason: String,
+    },
     /// The plan contradicts itself.
     #[error("the plan is inconsistent: {0}")]
     Plan(String),

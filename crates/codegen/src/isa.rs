@@ -83,10 +83,13 @@ fn triple(arch: Arch) -> Triple {
 
 /// What the kernel builders must know of a target.
 pub fn code_target(profile: &Profile, isa: &OwnedTargetIsa) -> CodeTarget {
+    let has_all = |features: &[&str]| features.iter().all(|feature| profile.has(feature));
+    let wide = profile.arch == Arch::X86_64 && has_all(&WIDE_FEATURES);
     CodeTarget {
         fma: profile.fma,
         vectors: profile.vector_bits >= 128,
-        wide: profile.arch == Arch::X86_64 && WIDE_FEATURES.iter().all(|feature| profile.has(feature)),
+        wide,
+        tiles: wide && has_all(&["amx-tile", "amx-bf16"]),
         pointer: isa.pointer_type(),
         call_conv: isa.default_call_conv(),
     }

@@ -7,7 +7,7 @@ use crate::isa::{code_target, target_isa};
 use cranelift_codegen::Context;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget, default_libcall_names};
-use rabot_kernel::Plan;
+use rabot_kernel::{KernelDesc, Plan};
 use rabot_target::Profile;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,6 +96,9 @@ impl std::fmt::Debug for JitProgram {
 pub fn compile_jit(plan: &Plan, profile: &Profile) -> Result<JitProgram, CodegenError> {
     profile.runs_here()?;
     let machine = machine(profile, false)?;
+    if plan.kernels.iter().any(KernelDesc::uses_tiles) {
+        take_tile_unit(profile)?;
+    }
     let mut builder = JITBuilder::with_isa(machine.isa.clone(), default_libcall_names());
     for symbol in libm::SYMBOLS {
         builder.symbol(symbol.name, (symbol.address)());
@@ -116,6 +119,32 @@ pub fn compile_jit(plan: &Plan, profile: &Profile) -> Result<JitProgram, Codegen
         })
         .collect();
     Ok(JitProgram { code: Arc::new(Code { module: Some(module), kernels, code_bytes }) })
+}
+
+/// Asks the system to let this process use the tile unit: its state is not saved for those that do not ask (Linux,
+/// Documentation/arch/x86/xstate.rst).
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn take_tile_unit(profile: &Profile) -> Result<(), CodegenError> {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    // SAFETY: this call reads no memory; it changes only which registers the system saves for this process.
+    let result = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(CodegenError::TileUnit {
+        profile: profile.name.clone(),
+        reason: std::io::Error::last_os_error().to_string(),
+    })
+}
+
+/// There is no tile unit elsewhere.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn take_tile_unit(profile: &Profile) -> Result<(), CodegenError> {
+    Err(CodegenError::TileUnit {
+        profile: profile.name.clone(),
+        reason: "it is asked for on Linux only".to_owned(),
+    })
 }
 
 pub(crate) fn machine(profile: &Profile, pic: bool) -> Result<Machine, CodegenError> {

@@ -18,7 +18,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, default_libcall_names};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use rabot_kernel::{
-    BUFFER_ALIGN_BYTES, Buffer, BufferId, Call, Interval, Plan, Step, Storage, assign_offsets,
+    BUFFER_ALIGN_BYTES, Buffer, BufferId, Call, Interval, KernelDesc, Plan, Step, Storage, assign_offsets,
 };
 use rabot_target::Profile;
 use std::collections::HashMap;
@@ -47,9 +47,12 @@ pub(crate) struct Layout {
 
 /// Compiles a plan with constant dims into an object file with a function `rabot_NAME_run`.
 ///
-/// **Errors**: dims that depend on symbols, host ops, and those of compiling.
+/// **Errors**: dims that depend on symbols, host ops, kernels on the tile unit, and those of compiling.
 pub fn emit_object(plan: &Plan, profile: &Profile, name: &str) -> Result<ObjectFile, CodegenError> {
     check_steps(plan)?;
+    if plan.kernels.iter().any(KernelDesc::uses_tiles) {
+        return Err(CodegenError::Plan("an object file cannot ask the system for the tile unit".to_owned()));
+    }
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let prefix = format!("rabot_{name}");
     let layout = layout(plan)?;

@@ -157,10 +157,10 @@ fn make(sizes: &mut Sizes, number: usize, layout: Layout, panel: usize, e: &Elem
     };
     let (packed, dtype, terms) = match e.dtype {
         DType::I8 | DType::U8 => {
-            (pack_i16(&source, panel, &[e.zero_point]).unwrap(), DType::I16, k.next_multiple_of(2))
+            (pack_i16(&source, panel, &[e.zero_point]).unwrap().to_vec(), DType::I16, k.next_multiple_of(2))
         }
-        DType::F16 | DType::BF16 if number == 1 => (pack_half(&source, panel).unwrap(), e.dtype, k),
-        _ => (pack_f32(&source, panel).unwrap(), DType::F32, k),
+        DType::F16 | DType::BF16 if number == 1 => (pack_half(&source, panel).unwrap().to_vec(), e.dtype, k),
+        _ => (pack_f32(&source, panel).unwrap().to_vec(), DType::F32, k),
     };
     let matrix = lines.next_multiple_of(panel) * terms;
     let batch = vec![sizes.size(if e.shared { 0 } else { matrix })];
@@ -243,6 +243,7 @@ fn compute(
         line: None,
         stores: vec![store(3, to, value)],
         tile: p.tile,
+        tiles: None,
     };
     let result = vec![0u8; p.batch * p.m * p.n * 4];
     let buffers = [a.buffer, b.buffer, bytes(other), result];
@@ -648,6 +649,7 @@ fn code_for_other_machines() {
                     line: None,
                     stores: vec![store(3, to, value)],
                     tile,
+                    tiles: None,
                 };
                 let text = asm_text(&common::plan(KernelDesc::Contract(kernel)), 0, &profile).unwrap();
                 assert!(!text.is_empty());

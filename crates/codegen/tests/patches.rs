@@ -132,6 +132,7 @@ impl Conv {
             line: None,
             stores: vec![store(3, to, value)],
             tile: self.tile,
+            tiles: None,
         };
         (kernel, params)
     }
@@ -157,7 +158,7 @@ fn check_f32(conv: &Conv, profile: &Profile) {
     let image = values(conv.images * conv.channels * conv.pixels(), 1);
     let (weights, bias) = (values(conv.rows * conv.terms(), 2), values(conv.rows, 3));
     let weight_bytes = bytes(&weights);
-    let packed = pack_f32(&conv.weights(&weight_bytes, DType::F32), conv.tile.mr).unwrap();
+    let packed = pack_f32(&conv.weights(&weight_bytes, DType::F32), conv.tile.mr).unwrap().to_vec();
     let count = conv.images * conv.rows * conv.columns();
     let buffers = [packed, bytes(&image), bytes(&bias), vec![0; count * 4]];
     let items = items(&kernel, conv.images, conv.rows, conv.columns());
@@ -187,7 +188,7 @@ fn check_u8(conv: &Conv, profile: &Profile) {
     let image: Vec<u8> = (0..conv.images * conv.channels * conv.pixels()).map(byte).collect();
     let weights: Vec<u8> = (0..conv.rows * conv.terms()).map(|index| byte(index + 1)).collect();
     let bias: Vec<i32> = (0..conv.rows as i32).map(|row| row * 1000 - 700).collect();
-    let packed = pack_i16(&conv.weights(&weights, DType::I8), conv.tile.mr, &[0]).unwrap();
+    let packed = pack_i16(&conv.weights(&weights, DType::I8), conv.tile.mr, &[0]).unwrap().to_vec();
     let count = conv.images * conv.rows * conv.columns();
     let buffers = [packed, image.clone(), bytes(&bias), vec![0; count * 4]];
     let items = items(&kernel, conv.images, conv.rows, conv.columns());

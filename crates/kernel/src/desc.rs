@@ -43,6 +43,13 @@ impl KernelDesc {
     }
 }
 
+impl KernelDesc {
+    /// True if the tile unit computes it.
+    pub fn uses_tiles(&self) -> bool {
+        matches!(self, KernelDesc::Contract(kernel) if kernel.tiles.is_some())
+    }
+}
+
 /// Kernels that are done in one call, each with its own arguments and parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CompositeKernel {
@@ -193,7 +200,35 @@ pub struct ContractKernel {
     pub stores: Vec<Store>,
     /// Blocking.
     pub tile: Tile,
+    /// Set where the tile unit takes the products.
+    pub tiles: Option<Tiles>,
 }
+
+/// Products of bf16 on a tile unit, whose tiles are 16 rows of 64 bytes.
+///
+/// An f32 is cut into pieces of bf16 that add up to it: the number rounded, what is left of it rounded, and the rest.
+/// With three pieces, the six products that count are summed, which is as exact as a sum in f32; with two, three
+/// products; with one, the operands are cut to bf16.
+///
+/// The terms of the sum go in blocks of [`TILE_TERMS`]; in a convolution they are numbered (block of channels, tap,
+/// channel). A packed A is `[⌈m/16⌉][blocks][pieces][16][32]` of bf16, a packed B `[⌈n/32⌉][blocks][pieces][16][32][2]`,
+/// pairs of terms innermost; both hold finite numbers only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tiles {
+    /// Pieces of an f32: 1, 2 or 3.
+    pub pieces: usize,
+    /// Where B is [`Operand::Patches`] of images with two axes: lines of the result in a block. It is 0 elsewhere.
+    pub lines: usize,
+}
+
+/// Rows of a tile.
+pub const TILE_ROWS: usize = 16;
+
+/// Terms of the sum, in bf16, in a row of a tile.
+pub const TILE_TERMS: usize = 32;
+
+/// Columns of a panel of B, two tiles wide.
+pub const TILE_COLUMNS: usize = 32;
 
 /// How a matrix operand is read. Strides are in elements; `batch` has one stride per batch dim.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

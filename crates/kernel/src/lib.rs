@@ -13,11 +13,12 @@ mod memory;
 mod pack;
 mod plan;
 mod stages;
+mod tiles;
 
 pub use dag::{Access, BinaryFn, Coord, Dag, Expr, ExprId, ExprNode, Size, UnaryFn};
 pub use desc::{
     Arg, Arrangement, CompositeKernel, ContractKernel, KernelDesc, LoopKernel, Operand, Part, Patches,
-    ReduceFn, Reduction, Stage, Store, Tile, Vectorize,
+    ReduceFn, Reduction, Stage, Store, TILE_COLUMNS, TILE_ROWS, TILE_TERMS, Tile, Tiles, Vectorize,
 };
 pub use lower::{PlanError, Unplannable, plan};
 pub use memory::{BUFFER_ALIGN_BYTES, Interval, assign_offsets};
@@ -26,3 +27,6 @@ pub use pack::{
 };
 pub use plan::{Buffer, BufferId, Call, Check, Constant, Form, HostCall, HostFn, Plan, Port, Step, Storage};
 pub use stages::{HostStage, StagePort, StageStep, Staged, Work, check, outline, stages};
+pub use tiles::{
+    LEAST_LARGEST, TILE_BLOCKS, TILE_BYTES, Tap, pack_tiles_a, pack_tiles_b, tile_scratch_bytes,
+};

@@ -5,6 +5,7 @@
 //! one multiply-add of pairs takes two terms of the sum. What is beyond the matrix is zero.
 
 use crate::{ContractKernel, Operand, Size};
+use bytes::Bytes;
 use half::f16;
 use rabot_ir::Dim;
 use rabot_tensor::DType;
@@ -56,9 +57,12 @@ pub enum PackError {
         /// Terms of the sum.
         k: usize,
     },
-    /// Infinities and NaN would become numbers.
-    #[error("an infinity or NaN among f16 that are to be widened fast")]
+    /// Infinities and NaN would become numbers, or numbers NaN.
+    #[error("an infinity or NaN in a constant matrix whose panels hold numbers only")]
     NotFinite,
+    /// The tile unit would take parts of the numbers for 0.
+    #[error("nothing but very small numbers in a constant matrix for the tile unit")]
+    Small,
     /// Zero points come one for all, or one for each row of A or column of B.
     #[error("{given} zero points for {outer} rows or columns")]
     ZeroPoints {
@@ -149,7 +153,7 @@ pub fn scratch_bytes(kernel: &ContractKernel, k: &Dim) -> Dim {
 /// Packs a float matrix into `[batch][⌈outer/width⌉][k][width]` of f32, little-endian.
 ///
 /// **Errors**: a dtype that is not f32, f16 or bf16; a matrix that is not inside its buffer.
-pub fn pack_f32(source: &PackSource<'_>, width: usize) -> Result<Vec<u8>, PackError> {
+pub fn pack_f32(source: &PackSource<'_>, width: usize) -> Result<Bytes, PackError> {
     source.check()?;
     match source.dtype {
         DType::F32 => pack_f32_from(source, width, |b: [u8; 4]| b),
@@ -163,7 +167,7 @@ pub fn pack_f32(source: &PackSource<'_>, width: usize) -> Result<Vec<u8>, PackEr
 ///
 /// **Errors**: a dtype that is not f16 or bf16; a matrix that is not inside its buffer; an infinity or NaN among f16,
 /// which kernels widen without looking for them.
-pub fn pack_half(source: &PackSource<'_>, width: usize) -> Result<Vec<u8>, PackError> {
+pub fn pack_half(source: &PackSource<'_>, width: usize) -> Result<Bytes, PackError> {
     source.check()?;
     match source.dtype {
         DType::F16 if source.bytes.as_chunks().0.iter().any(|b| !f16::from_le_bytes(*b).is_finite()) => {
@@ -178,7 +182,7 @@ pub fn pack_half(source: &PackSource<'_>, width: usize) -> Result<Vec<u8>, PackE
 /// subtracted. `zero_points` holds one for all, or one for each row of A or column of B.
 ///
 /// **Errors**: a dtype of more than 8 bits; a matrix that is not inside its buffer; a wrong number of zero points.
-pub fn pack_i16(source: &PackSource<'_>, width: usize, zero_points: &[i32]) -> Result<Vec<u8>, PackError> {
+pub fn pack_i16(source: &PackSource<'_>, width: usize, zero_points: &[i32]) -> Result<Bytes, PackError> {
     source.check()?;
     if zero_points.len() != 1 && zero_points.len() != source.outer {
         return Err(PackError::ZeroPoints { given: zero_points.len(), outer: source.outer });
@@ -193,7 +197,7 @@ pub fn pack_i16(source: &PackSource<'_>, width: usize, zero_points: &[i32]) -> R
 }
 
 impl PackSource<'_> {
-    fn check(&self) -> Result<(), PackError> {
+    pub(crate) fn check(&self) -> Result<(), PackError> {
         if self.batch == 0 || self.outer == 0 || self.k == 0 {
             return Ok(());
         }
@@ -208,7 +212,7 @@ impl PackSource<'_> {
     }
 
     /// Index of an element of the matrix `batch`.
-    fn index(&self, batch: usize, outer: usize, k: usize) -> usize {
+    pub(crate) fn index(&self, batch: usize, outer: usize, k: usize) -> usize {
         self.offset + batch * self.batch_stride + outer * self.outer_stride + k * self.k_stride
     }
 }
@@ -217,7 +221,7 @@ fn pack_f32_from<const N: usize, const M: usize>(
     source: &PackSource<'_>,
     width: usize,
     widen: impl Fn([u8; N]) -> [u8; M] + Sync,
-) -> Result<Vec<u8>, PackError> {
+) -> Result<Bytes, PackError> {
     let (elements, _) = source.bytes.as_chunks::<N>();
     in_panels(source, width, source.k, M, |batch, first, block| {
         let (block, _) = block.as_chunks_mut::<M>();
@@ -240,11 +244,13 @@ fn pack_f32_from<const N: usize, const M: usize>(
             for_each_panel(source, width, first, block, |panel, column, lanes| {
                 let to = panel[k * width..][..lanes].iter_mut();
                 let line = &elements[source.index(batch, column, k)..];
-                if source.outer_stride == 1 {
-                    to.zip(line).for_each(|(to, from)| *to = widen(*from));
-                } else {
-                    let line = line.iter().step_by(source.outer_stride.max(1));
-                    to.zip(line).for_each(|(to, from)| *to = widen(*from));
+                match source.outer_stride {
+                    0 => to.zip(std::iter::repeat(&line[0])).for_each(|(to, from)| *to = widen(*from)),
+                    1 => to.zip(line).for_each(|(to, from)| *to = widen(*from)),
+                    stride => {
+                        let line = line.iter().step_by(stride);
+                        to.zip(line).for_each(|(to, from)| *to = widen(*from));
+                    }
                 }
             });
         }
@@ -270,7 +276,7 @@ fn pack_i16_from(
     width: usize,
     zero_points: &[i32],
     widen: impl Fn(u8) -> i32 + Sync,
-) -> Result<Vec<u8>, PackError> {
+) -> Result<Bytes, PackError> {
     let pairs = source.k.div_ceil(2);
     in_panels(source, width, pairs, BYTES_PER_TERM, |batch, first, block| {
         for (at, panel) in block.chunks_mut(pairs * width * 4).enumerate() {
@@ -289,13 +295,13 @@ fn pack_i16_from(
 
 /// Allocates zeroed panels and hands blocks of [`PANELS_ABREAST`] of them, with the matrix and the first row or
 /// column they hold, to `fill`, on as many threads as are worth it.
-fn in_panels(
+pub(crate) fn in_panels(
     source: &PackSource<'_>,
     width: usize,
     terms: usize,
     term_bytes: usize,
     fill: impl Fn(usize, usize, &mut [u8]) + Sync,
-) -> Result<Vec<u8>, PackError> {
+) -> Result<Bytes, PackError> {
     let too_large = || PackError::Size { batch: source.batch, outer: source.outer, k: source.k };
     let panels = source.outer.div_ceil(width);
     let matrix = [terms, width, term_bytes, panels]
@@ -303,10 +309,15 @@ fn in_panels(
         .try_fold(1usize, |product, factor| product.checked_mul(*factor))
         .ok_or_else(too_large)?;
     let total = matrix.checked_mul(source.batch).filter(|total| isize::try_from(*total).is_ok());
-    let mut packed = vec![0u8; total.ok_or_else(too_large)?];
-    if packed.is_empty() {
-        return Ok(packed);
+    let total = total.ok_or_else(too_large)?;
+    if total == 0 {
+        return Ok(Bytes::new());
     }
+    // Rows of tiles and wide vectors are cache lines, so panels begin with one.
+    let mut memory = vec![0u8; total.checked_add(SCRATCH_ALIGN_BYTES).ok_or_else(too_large)?];
+    rabot_mmap::use_large_pages(&mut memory);
+    let start = memory.as_ptr().align_offset(SCRATCH_ALIGN_BYTES).min(SCRATCH_ALIGN_BYTES);
+    let packed = &mut memory[start..start + total];
     let block = terms * width * term_bytes * PANELS_ABREAST;
     let blocks: Vec<(usize, usize, &mut [u8])> = packed
         .chunks_mut(matrix)
@@ -330,7 +341,7 @@ fn in_panels(
         }
         blocks.for_each(|(batch, first, block)| fill(batch, first, block));
     });
-    Ok(packed)
+    Ok(Bytes::from(memory).slice(start..start + total))
 }
 
 #[cfg(test)]
@@ -373,6 +384,14 @@ mod tests {
     }
 
     #[test]
+    fn one_element_stands_for_all() {
+        let packed = pack_f32(&source(&3f32.to_le_bytes(), DType::F32, 5, 2, (0, 0)), 4).unwrap();
+        let lanes = |count: usize| (0..4).map(move |lane| if lane < count { 3.0 } else { 0.0 });
+        let expected: Vec<f32> = [4, 4, 1, 1].into_iter().flat_map(lanes).collect();
+        assert_eq!(floats(&packed), expected);
+    }
+
+    #[test]
     fn half_floats_are_widened() {
         let bf16: Vec<u8> = [0x3f80u16, 0xc000].iter().flat_map(|v| v.to_le_bytes()).collect();
         let f16: Vec<u8> = [0x3c00u16, 0xc000].iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -401,7 +420,7 @@ mod tests {
         let values: Vec<i16> = packed.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b)).collect();
         assert_eq!(values, [-255, 0, 0, 1, 0, 0, 0, 0, -248, 0, 2, 0, 0, 0, 0, 0]);
         let signed = pack_i16(&source(&bytes, DType::I8, 1, 2, (2, 1)), 1, &[0]).unwrap();
-        assert_eq!(signed, [0, 0, 255, 255]);
+        assert_eq!(signed[..], [0, 0, 255, 255]);
     }
 
     #[test]

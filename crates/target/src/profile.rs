@@ -185,6 +185,13 @@ impl Profile {
         Ok(profile)
     }
 
+    /// The same machine without its tile unit. A system grants that to processes that ask for it, which code that is
+    /// linked into another program cannot do for it.
+    pub fn without_tiles(mut self) -> Profile {
+        self.features.retain(|feature| !feature.starts_with("amx-"));
+        self
+    }
+
     /// True if the machine has an extension, by the name of Rust's `target_feature`.
     pub fn has(&self, feature: &str) -> bool {
         self.features.iter().any(|f| f == feature)

@@ -26,6 +26,8 @@ pub struct CodeTarget {
     pub vectors: bool,
     /// There are vectors of 512 bits, for leaves.
     pub wide: bool,
+    /// There is a tile unit that multiplies bf16.
+    pub tiles: bool,
     /// Type of pointers.
     pub pointer: Type,
     /// Calling convention of kernels and of the C library.

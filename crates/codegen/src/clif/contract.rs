@@ -10,6 +10,7 @@ use crate::clif::contract_build::{Common, Contraction, WORD};
 use crate::clif::contract_epilogue::Corner;
 use crate::clif::contract_leaf::{few_rows_panels, is_wide};
 use crate::clif::contract_micro::{Micro, Rows, Shape};
+use crate::clif::contract_tiles;
 use crate::clif::pack::{Lines, Source};
 use crate::error::KernelError;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -33,6 +34,9 @@ pub fn emit_contract(cx: &mut KernelCx, kernel: &ContractKernel) -> Result<(), K
     check(cx, kernel)?;
     cx.movable_loads = kernel.stores.len() <= 1;
     let common = common(cx, kernel);
+    if let Some(tiles) = kernel.tiles {
+        return contract_tiles::emit(&mut Contraction { cx, kernel, common }, tiles);
+    }
     let shapes = Shapes::new(kernel, cx.target);
     let mut contraction = Contraction { cx, kernel, common };
     contraction.common.tile = contraction.aligned_stack(shapes.tile_bytes(kernel));
@@ -42,10 +46,15 @@ pub fn emit_contract(cx: &mut KernelCx, kernel: &ContractKernel) -> Result<(), K
 fn check(cx: &KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
     let tile = kernel.tile;
     let inconsistent = |message: String| Err(KernelError::Inconsistent(message));
-    if tile.mr == 0 || tile.nr == 0 || !tile.nr.is_multiple_of(4) || tile.mr * tile.nr > MOST_TILE {
+    if tile.mr == 0
+        || tile.nr == 0
+        || !tile.nr.is_multiple_of(4)
+        || (kernel.tiles.is_none() && tile.mr * tile.nr > MOST_TILE)
+    {
         return inconsistent(format!("a micro-kernel of {} × {}", tile.mr, tile.nr));
     }
-    let whole = tile.rows.is_multiple_of(tile.mr) && tile.columns.is_multiple_of(tile.nr);
+    let in_lines = kernel.tiles.is_some_and(|tiles| tiles.lines > 0);
+    let whole = tile.rows.is_multiple_of(tile.mr) && (in_lines || tile.columns.is_multiple_of(tile.nr));
     if tile.rows == 0 || tile.columns == 0 || !whole {
         let (rows, columns) = (tile.rows, tile.columns);
         return inconsistent(format!("blocks of {rows} × {columns} of tiles of {} × {}", tile.mr, tile.nr));
@@ -56,7 +65,8 @@ fn check(cx: &KernelCx, kernel: &ContractKernel) -> Result<(), KernelError> {
     if matches!(kernel.a, Operand::Patches(_)) {
         return inconsistent("patches are the right operand of a contraction".to_owned());
     }
-    check_operand(cx, kernel, &kernel.a, &[DType::F32])?;
+    let panels = if kernel.tiles.is_some() { DType::BF16 } else { DType::F32 };
+    check_operand(cx, kernel, &kernel.a, &[panels])?;
     check_operand(cx, kernel, &kernel.b, &[DType::F32, DType::F16, DType::BF16])
 }
 
@@ -269,7 +279,7 @@ impl Contraction<'_, '_, '_> {
     }
 
     /// Start of a matrix of the batch, and bytes of an element.
-    fn matrix(
+    pub(super) fn matrix(
         &mut self,
         arg: usize,
         offset: Size,

@@ -215,7 +215,7 @@ impl Contraction<'_, '_, '_> {
     }
 
     /// As many low bits as `count`, of 16 at most.
-    fn ones_below(&mut self, count: Value) -> Value {
+    pub(super) fn ones_below(&mut self, count: Value) -> Value {
         let (zero, most, one) = (self.int(0), self.int(LANES as i64), self.int(1));
         let count = self.ins().smax(count, zero);
         let count = self.ins().smin(count, most);

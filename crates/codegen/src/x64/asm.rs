@@ -56,7 +56,7 @@ impl Mem {
         Mem { base, index: Some((index, scale)), offset }
     }
 
-    fn operand(self, broadcast: bool) -> MemoryOperand {
+    pub(super) fn operand(self, broadcast: bool) -> MemoryOperand {
         let (index, scale) = self.index.unwrap_or((Register::None, 1));
         let size = if self.offset == 0 { 0 } else { 1 };
         MemoryOperand::new(self.base, index, scale, self.offset, size, broadcast, Register::None)

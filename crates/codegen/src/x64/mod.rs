@@ -7,6 +7,7 @@
 //! results have the same bits.
 
 pub(crate) mod asm;
+mod asm_tiles;
 mod columns;
 pub(crate) mod copy;
 mod expr;
@@ -15,8 +16,10 @@ pub(crate) mod map;
 pub(crate) mod nest;
 mod registers;
 mod rows;
+pub(crate) mod split;
 mod strided;
 pub(crate) mod sum;
+pub(crate) mod tiles;
 mod window;
 
 use asm::AsmError;
@@ -44,6 +47,16 @@ pub(crate) enum Leaf {
     Map(map::Map),
     /// Rows of a loop kernel.
     Loop(Loop),
+    /// The sums of a block of a contraction, on the tile unit.
+    Products(tiles::Products),
+    /// Sums of the tile unit times factors.
+    Rescale(tiles::Rescale),
+    /// Pieces of B for the tile unit.
+    Pairs(split::Pairs),
+    /// Pieces of A for the tile unit.
+    Rows(split::Rows),
+    /// The tile unit is taken, or given back.
+    Unit(tiles::Unit),
 }
 
 /// Rows of a loop kernel; its code is made once.
@@ -78,6 +91,11 @@ impl Leaf {
             Leaf::Copy(copy) => copy.assemble(),
             Leaf::Map(map) => map.assemble(),
             Leaf::Loop(Loop(code)) => Ok(code.clone()),
+            Leaf::Products(products) => products.assemble(),
+            Leaf::Rescale(rescale) => rescale.assemble(),
+            Leaf::Pairs(pairs) => pairs.assemble(),
+            Leaf::Rows(rows) => rows.assemble(),
+            Leaf::Unit(unit) => unit.assemble(),
         }
     }
 }

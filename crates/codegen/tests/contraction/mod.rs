@@ -66,9 +66,21 @@ pub fn run(
     k: usize,
     buffers: &[Vec<u8>],
 ) -> Vec<u8> {
+    let scratch = scratch_bytes(kernel, &Dim::from(k)).as_usize().unwrap();
+    run_in(kernel, profile, params, items, scratch, buffers)
+}
+
+/// As [`run`] with so many bytes of scratch memory.
+pub fn run_in(
+    kernel: &ContractKernel,
+    profile: &Profile,
+    params: &[i64],
+    items: i64,
+    scratch: usize,
+    buffers: &[Vec<u8>],
+) -> Vec<u8> {
     let program = compile_jit(&plan(KernelDesc::Contract(kernel.clone())), profile).unwrap();
     let function: KernelFn = program.kernel(0).unwrap();
-    let scratch = scratch_bytes(kernel, &Dim::from(k)).as_usize().unwrap();
     let call = |step: i64| {
         let guarded: Vec<Guarded> = buffers.iter().map(|buffer| Guarded::new(buffer)).collect();
         let pointers: Vec<*mut u8> = guarded.iter().map(Guarded::pointer).collect();

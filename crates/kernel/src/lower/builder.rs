@@ -69,8 +69,8 @@ impl<'p> Builder<'p> {
     /// Packed weights, or nothing if they are not asked for.
     ///
     /// **Errors**: they cannot be packed.
-    pub fn pack(&self, pack: impl FnOnce() -> Result<Vec<u8>, PackError>) -> Result<Vec<u8>, PackError> {
-        if self.pack { pack() } else { Ok(Vec::new()) }
+    pub fn pack(&self, pack: impl FnOnce() -> Result<Bytes, PackError>) -> Result<Bytes, PackError> {
+        if self.pack { pack() } else { Ok(Bytes::new()) }
     }
 
     /// A new buffer.

@@ -1,10 +1,13 @@
 //! Matrix products and convolutions, with the elementwise nodes after them as epilogue.
 
 use super::Lowering;
+use super::blocks::{WIDE, WIDE_TILES, blocks, wide_tile};
 use super::exprs::{Domain, Exprs, Leaf, LoopDim};
 use super::frame::Frame;
+use super::tiles::Blocking;
 use super::view::{View, mergeable_runs, run_size};
 use crate::pack::{IN_PLACE_ROWS, PackError, PackSource, pack_f32, pack_half, scratch_bytes};
+use crate::tiles::{pack_tiles_b, tile_scratch_bytes};
 use crate::{
     BinaryFn, ContractKernel, Coord, Dag, Expr, ExprId, LoopKernel, Operand, ReduceFn, Reduction, Size,
     Stage, Store, Tile, Vectorize,
@@ -14,11 +17,6 @@ use rabot_ir::{Dim, NodeId, Op, Value};
 use rabot_target::Arch;
 use rabot_tensor::DType;
 use std::collections::{HashMap, HashSet};
-
-/// Elements of a block of B that is packed when the kernel runs: 256 KiB of f32, a part of the second-level cache.
-const BLOCK_ELEMENTS: i64 = 65536;
-/// Items below which a contraction is cut further, so that threads can share it.
-const MIN_ITEMS: i64 = 4;
 
 /// What the nodes around a contraction are, after those that cannot join were split off.
 pub(super) struct Epilogue {
@@ -196,17 +194,11 @@ impl Lowering<'_, '_, '_> {
 
     fn emit_matmul(&mut self, product: Product, axes: Axes, views: EpilogueViews, epilogue: &Epilogue) {
         let mut frame = Frame::default();
-        let columns = axes.column.as_ref().map_or(Some(1), |dim| dim.size.as_usize());
-        let width = self.micro_tile(DType::F32, columns).nr;
-        // Few rows take as long as reading B does, so it is read as it is. Many would widen it again and again.
-        let few = axes.row.as_ref().is_none_or(|dim| dim.size.as_usize().is_some_and(|m| m <= IN_PLACE_ROWS));
-        let dtype = product.b.dtype;
-        let half = (few && dtype != DType::F32)
-            .then(|| self.pack_matrix(&axes, &product, dtype, |source| pack_half(source, width)));
-        let packed = half
-            .flatten()
-            .or_else(|| self.pack_matrix(&axes, &product, DType::F32, |source| pack_f32(source, width)));
-        let (shape, [a, b], tile) = self.matrices(&mut frame, &product, &axes, packed, DType::F32, [0, 0]);
+        let on_tiles = self.matmul_on_tiles(&mut frame, &product, &axes);
+        let (shape, [a, b], blocking) = match on_tiles {
+            Some(operands) => operands,
+            None => self.matmul_on_vectors(&mut frame, &product, &axes),
+        };
         let domain = axes.domain();
         let (dag, stores) = self.epilogue(&mut frame, &domain, &views, epilogue, DType::F32, |exprs, acc| {
             let mut value = acc;
@@ -224,7 +216,47 @@ impl Lowering<'_, '_, '_> {
             }
             value
         });
-        self.call_contraction(frame, shape, a, b, DType::F32, dag, stores, tile, epilogue);
+        self.call_contraction(frame, shape, a, b, DType::F32, dag, stores, blocking, epilogue);
+    }
+
+    /// Operands of a product that the tile unit takes, if it is the faster way.
+    fn matmul_on_tiles(
+        &mut self,
+        frame: &mut Frame,
+        product: &Product,
+        axes: &Axes,
+    ) -> Option<(Extents, [Operand; 2], Blocking)> {
+        let shared = axes.batch.iter().all(|d| product.b.strides[d.axis].is(0));
+        let is_constant = shared && self.constant_of(&product.b).is_some();
+        let blocking = self.matmul_tiles(product, axes, is_constant)?;
+        let pieces = blocking.tiles?.pieces;
+        let packed = match is_constant {
+            true => {
+                Some(self.pack_matrix(axes, product, DType::BF16, |source| pack_tiles_b(source, pieces))?)
+            }
+            false => None,
+        };
+        let (shape, operands) = self.operands(frame, product, axes, packed, [0, 0]);
+        Some((shape, operands, blocking))
+    }
+
+    fn matmul_on_vectors(
+        &mut self,
+        frame: &mut Frame,
+        product: &Product,
+        axes: &Axes,
+    ) -> (Extents, [Operand; 2], Blocking) {
+        let columns = axes.column.as_ref().map_or(Some(1), |dim| dim.size.as_usize());
+        let width = self.micro_tile(DType::F32, columns).nr;
+        // Few rows take as long as reading B does, so it is read as it is. Many would widen it again and again.
+        let few = axes.row.as_ref().is_none_or(|dim| dim.size.as_usize().is_some_and(|m| m <= IN_PLACE_ROWS));
+        let dtype = product.b.dtype;
+        let half = (few && dtype != DType::F32)
+            .then(|| self.pack_matrix(axes, product, dtype, |source| pack_half(source, width)));
+        let packed = half
+            .flatten()
+            .or_else(|| self.pack_matrix(axes, product, DType::F32, |source| pack_f32(source, width)));
+        self.matrices(frame, product, axes, packed, DType::F32, [0, 0])
     }
 
     /// Extents, operands and blocks of a product; B is `packed` if that is given. `zero_points` are those of A and B.
@@ -236,18 +268,31 @@ impl Lowering<'_, '_, '_> {
         packed: Option<View>,
         accumulator: DType,
         zero_points: [i32; 2],
-    ) -> (Extents, [Operand; 2], Tile) {
+    ) -> (Extents, [Operand; 2], Blocking) {
+        let is_packed = packed.is_some();
+        let (extents, operands) = self.operands(frame, product, axes, packed, zero_points);
+        let (m, n, k) = (&extents.m, &extents.n, &extents.k);
+        let tile = match m.as_usize() {
+            Some(rows) => self.tile_for(rows, n.as_usize(), accumulator),
+            None => self.micro_tile(accumulator, n.as_usize()),
+        };
+        let tile = blocks(tile, m, n, k, &extents.batch.iter().product(), is_packed);
+        (extents, operands, Blocking { tile, tiles: None })
+    }
+
+    /// Extents and operands of a product; B is `packed` if that is given.
+    fn operands(
+        &self,
+        frame: &mut Frame,
+        product: &Product,
+        axes: &Axes,
+        packed: Option<View>,
+        zero_points: [i32; 2],
+    ) -> (Extents, [Operand; 2]) {
         let size = |dim: &Option<LoopDim>| dim.as_ref().map_or(Dim::from(1), |d| d.size.clone());
         let (m, n, k) = (size(&axes.row), size(&axes.column), product.k.clone());
         let a = strided(frame, &product.a, axes, &axes.row, &product.a_k, zero_points[0]);
         let batch: Vec<Dim> = axes.batch.iter().map(|d| d.size.clone()).collect();
-        let rows = m.as_usize();
-        let columns = n.as_usize();
-        let tile = match rows {
-            Some(rows) => self.tile_for(rows, columns, accumulator),
-            None => self.micro_tile(accumulator, columns),
-        };
-        let tile = blocks(tile, &m, &n, &k, &batch.iter().product(), packed.is_some());
         let b = match packed {
             Some(view) => {
                 let arg = frame.arg(&view, false);
@@ -255,7 +300,7 @@ impl Lowering<'_, '_, '_> {
             }
             None => strided(frame, &product.b, axes, &axes.column, &product.b_k, zero_points[1]),
         };
-        (Extents { batch, m, n, line: None, k }, [a, b], tile)
+        (Extents { batch, m, n, line: None, k, image: vec![] }, [a, b])
     }
 
     /// A matrix product of a dtype that has no micro-kernel: a reduction in a loop nest.
@@ -313,7 +358,7 @@ impl Lowering<'_, '_, '_> {
         axes: &Axes,
         product: &Product,
         dtype: DType,
-        pack: impl FnOnce(&PackSource<'_>) -> Result<Vec<u8>, PackError>,
+        pack: impl FnOnce(&PackSource<'_>) -> Result<Bytes, PackError>,
     ) -> Option<View> {
         let view = &product.b;
         if !axes.batch.iter().all(|d| view.strides[d.axis].is(0)) {
@@ -341,9 +386,9 @@ impl Lowering<'_, '_, '_> {
     }
 
     /// A buffer of packed data as a view.
-    pub(super) fn packed_view(&mut self, bytes: Vec<u8>, dtype: DType) -> View {
+    pub(super) fn packed_view(&mut self, bytes: Bytes, dtype: DType) -> View {
         let elements = Dim::from(bytes.len() / dtype.size_bytes());
-        let buffer = self.b.packed(Bytes::from(bytes), dtype);
+        let buffer = self.b.packed(bytes, dtype);
         View::dense(buffer, dtype, &[elements])
     }
 
@@ -426,9 +471,10 @@ impl Lowering<'_, '_, '_> {
         accumulator: DType,
         epilogue_dag: Dag,
         stores: Vec<Store>,
-        tile: Tile,
+        blocking: Blocking,
         epilogue: &Epilogue,
     ) {
+        let Blocking { tile, tiles } = blocking;
         let kernel = ContractKernel {
             batch: frame.sizes(&shape.batch),
             m: frame.size(&shape.m),
@@ -442,11 +488,23 @@ impl Lowering<'_, '_, '_> {
             epilogue: epilogue_dag,
             stores,
             tile,
+            tiles,
         };
-        let scratch = scratch_bytes(&kernel, &shape.k);
+        let scratch = match tiles {
+            None => scratch_bytes(&kernel, &shape.k),
+            Some(tiles) => tile_scratch_bytes(
+                &kernel,
+                tiles.pieces,
+                &shape.k,
+                shape.image.last().unwrap_or(&Dim::from(1)),
+            ),
+        };
         let batch: Dim = shape.batch.iter().product();
         let row_blocks = shape.m.ceil_div(&Dim::from(tile.rows));
-        let column_blocks = shape.n.ceil_div(&Dim::from(tile.columns));
+        let column_blocks = match tiles.map_or(0, |tiles| tiles.lines) {
+            0 => shape.n.ceil_div(&Dim::from(tile.columns)),
+            lines => shape.image.first().unwrap_or(&Dim::from(1)).ceil_div(&Dim::from(lines)),
+        };
         let mut origin = self.origin(&epilogue.nodes, &epilogue.roots);
         let results = batch.clone() * shape.m * shape.n;
         origin.flops = results * (shape.k * Dim::from(2) + Dim::from(epilogue.nodes.len() - 1));
@@ -496,6 +554,8 @@ pub(super) struct Extents {
     pub line: Option<Dim>,
     /// Terms of the sum.
     pub k: Dim,
+    /// Spatial axes of the result of a convolution.
+    pub image: Vec<Dim>,
 }
 
 /// A strided operand over the axes of a product; `outer` is the row of A or the column of B.
@@ -517,61 +577,5 @@ fn strided(
         outer: frame.size(&outer),
         k: frame.size(k),
         zero_point,
-    }
-}
-
-/// `count` cut into blocks of at most `max`, a multiple of `unit`, as equal as can be.
-pub(super) fn even_blocks(count: &Dim, max: usize, unit: usize) -> usize {
-    let max = max.max(unit) / unit * unit;
-    match count.as_usize() {
-        None => max,
-        Some(count) => {
-            let blocks = count.div_ceil(max).max(1);
-            count.div_ceil(blocks).next_multiple_of(unit).max(unit)
-        }
-    }
-}
-
-/// Blocks of a matrix product. Where B is packed already, items are cut along the columns so that each streams its
-/// own weights; else along the rows, so that few blocks of B are packed more than once.
-/// Lanes of f32 in 512 bits.
-const WIDE: usize = 16;
-
-/// Rows and columns of tiles in 32 registers of 512 bits: accumulators, a row of B, and two for the factors of A.
-const WIDE_TILES: [(usize, usize); 3] = [(14, 2 * WIDE), (9, 3 * WIDE), (24, WIDE)];
-
-/// The tile for a number of columns: wide ones load less for a multiply-add, narrow ones waste less at the edge.
-fn wide_tile(columns: usize) -> (usize, usize) {
-    let wasted = |nr: usize| columns.div_ceil(nr).saturating_mul(nr) - columns;
-    WIDE_TILES.into_iter().min_by_key(|(_, nr)| wasted(*nr)).unwrap_or(WIDE_TILES[0])
-}
-
-fn blocks(tile: Tile, m: &Dim, n: &Dim, k: &Dim, batch: &Dim, packed_b: bool) -> Tile {
-    let k = k.as_const().unwrap_or(256).max(1);
-    let (rows, mut columns) = if packed_b {
-        (even_blocks(m, 384, tile.mr), even_blocks(n, 256, tile.nr))
-    } else {
-        let widest = (BLOCK_ELEMENTS / k).clamp(tile.nr as i64, 512) as usize;
-        (even_blocks(m, 768, tile.mr), even_blocks(n, widest, tile.nr))
-    };
-    if let (Some(batch), Some(m), Some(n)) = (batch.as_const(), m.as_usize(), n.as_usize()) {
-        let items = batch * (m.div_ceil(rows) * n.div_ceil(columns)) as i64;
-        if items < MIN_ITEMS && n * k as usize >= 16384 {
-            columns = even_blocks(&Dim::from(n), n.div_ceil(MIN_ITEMS as usize), tile.nr);
-        }
-    }
-    Tile { rows, columns, ..tile }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_are_even_and_whole_tiles() {
-        assert_eq!(even_blocks(&Dim::from(49), 1024, 8), 56);
-        assert_eq!(even_blocks(&Dim::from(1000), 512, 8), 504);
-        assert_eq!(even_blocks(&Dim::from(0), 512, 8), 8);
-        assert_eq!(even_blocks(&Dim::symbol("n"), 100, 8), 96);
     }
 }

@@ -1,12 +1,15 @@
 //! Convolutions as matrix products over patches of the image.
 
 use super::Lowering;
-use super::contract::{Axes, Epilogue, EpilogueViews, Extents, Line, even_blocks};
+use super::blocks::even_blocks;
+use super::contract::{Axes, Epilogue, EpilogueViews, Extents, Line};
 use super::exprs::{Exprs, LoopDim};
 use super::frame::Frame;
+use super::tiles::Blocking;
 use super::view::{View, mergeable_runs, run_size};
 use crate::pack::{PackSource, pack_f32};
-use crate::{BinaryFn, ExprId, Operand, Patches, Size, Tile};
+use crate::tiles::pack_tiles_a;
+use crate::{BinaryFn, ExprId, Operand, Patches, Size, TILE_ROWS, TILE_TERMS, Tile};
 use rabot_ir::ops::Geometry;
 use rabot_ir::{Dim, NodeId, Op, Value};
 use rabot_tensor::DType;
@@ -58,6 +61,8 @@ pub(super) struct PackedWeights {
     pub group_stride: usize,
     /// `f32`, or `i32` for integers.
     pub accumulator: DType,
+    /// Set where the panels are those of the tile unit.
+    pub blocking: Option<Blocking>,
 }
 
 impl Lowering<'_, '_, '_> {
@@ -183,7 +188,9 @@ impl Lowering<'_, '_, '_> {
         let (rows, k, mr) = (conv.rows(), conv.terms(), self.conv_tile(&conv, DType::F32).mr);
         let weights = match self.constant_of(w) {
             None if !w.is_dense() => return false,
-            None => PackedWeights { view: w.clone(), group_stride: 0, accumulator: DType::F32 },
+            None => {
+                PackedWeights { view: w.clone(), group_stride: 0, accumulator: DType::F32, blocking: None }
+            }
             Some(bytes) => {
                 // Not dense: one value for all, or a transposed constant.
                 let Some(matrix) = w.reshape(&[Dim::from(conv.out_channels), Dim::from(k)]) else {
@@ -202,17 +209,42 @@ impl Lowering<'_, '_, '_> {
                     k,
                     k_stride: strides[1],
                 };
-                let Ok(packed) = self.b.pack(|| pack_f32(&source, mr)) else { return false };
+                let Some(weights) = self.pack_weights(&conv, &source, mr) else { return false };
                 rabot_mmap::release(&bytes);
-                let view = self.packed_view(packed, DType::F32);
-                let group_stride = rows.next_multiple_of(mr) * k;
-                PackedWeights { view, group_stride, accumulator: DType::F32 }
+                weights
             }
         };
         self.emit_conv(conv, weights, epilogue, |exprs, acc, parameters| match parameters {
             [bias] => exprs.dag.binary(BinaryFn::Add, acc, *bias),
             _ => acc,
         })
+    }
+
+    /// Constant weights in panels: those of the tile unit where that is faster and can hold them.
+    fn pack_weights(
+        &mut self,
+        conv: &Convolution,
+        source: &PackSource<'_>,
+        mr: usize,
+    ) -> Option<PackedWeights> {
+        let result = self.graph.fact(Value { node: conv.anchor, slot: 0 }).shape().to_vec();
+        let image = self.conv_image(&mut Frame::default(), conv, &conv_axes(conv, &result), &result);
+        if let Some(blocking) = self.conv_tiles(conv, &result, &image)
+            && let Some(tiles) = blocking.tiles
+        {
+            let taps: usize = conv.geometry.kernel.iter().product();
+            if let Ok(packed) = self.b.pack(|| pack_tiles_a(source, tiles.pieces, taps)) {
+                let panels = conv.rows().div_ceil(TILE_ROWS) * taps * conv.channels.div_ceil(TILE_TERMS);
+                let group_stride = panels * tiles.pieces * TILE_ROWS * TILE_TERMS;
+                let view = self.packed_view(packed, DType::BF16);
+                let accumulator = DType::F32;
+                return Some(PackedWeights { view, group_stride, accumulator, blocking: Some(blocking) });
+            }
+        }
+        let packed = self.b.pack(|| pack_f32(source, mr)).ok()?;
+        let view = self.packed_view(packed, DType::F32);
+        let group_stride = conv.rows().next_multiple_of(mr) * source.k;
+        Some(PackedWeights { view, group_stride, accumulator: DType::F32, blocking: None })
     }
 
     /// `C[oc, pixel] = Σ W[oc, (ic, tap)] · X[(ic, tap), pixel]` for each image and group. `start` makes the anchor's
@@ -256,8 +288,10 @@ impl Lowering<'_, '_, '_> {
         let a = self.conv_weights(&mut frame, &conv, &axes, &weights);
         let b = self.conv_image(&mut frame, &conv, &axes, &result);
         let batch: Vec<Dim> = axes.batch.iter().map(|d| d.size.clone()).collect();
-        let tile = self.conv_tile(&conv, weights.accumulator);
-        let tile = conv_blocks(tile, &conv, &pixels, &batch.iter().product());
+        let blocking = weights.blocking.unwrap_or_else(|| {
+            let tile = self.conv_tile(&conv, weights.accumulator);
+            Blocking { tile: conv_blocks(tile, &conv, &pixels, &batch.iter().product()), tiles: None }
+        });
         let domain = axes.domain();
         let views = EpilogueViews { views, targets };
         let accumulator = weights.accumulator;
@@ -272,8 +306,9 @@ impl Lowering<'_, '_, '_> {
             n: pixels,
             line: axes.line.map(|line| line.width),
             k: Dim::from(conv.terms()),
+            image: result[2..].to_vec(),
         };
-        self.call_contraction(frame, shape, a, b, accumulator, dag, stores, tile, epilogue);
+        self.call_contraction(frame, shape, a, b, accumulator, dag, stores, blocking, epilogue);
         true
     }
 

@@ -3,6 +3,7 @@
 //! Nodes with the same `group` become one kernel where that can be described; a group that cannot is split, never
 //! refused. Views (reshape, transpose, slice, expand, split) cost nothing: they become strides of whoever reads.
 
+mod blocks;
 mod builder;
 mod contract;
 mod conv;
@@ -18,6 +19,7 @@ mod place;
 mod quantized;
 mod reduce;
 mod scalar;
+mod tiles;
 mod view;
 mod views;
 mod window;

@@ -27,6 +27,9 @@ pub(super) fn kernel_name(desc: &KernelDesc, profile: &Profile) -> String {
             name.push_str(if conv { "_conv" } else { "_gemm" });
             push_functions(&mut name, &kernel.epilogue);
             name.push_str(&format!("_{}x{}", kernel.tile.mr, kernel.tile.nr));
+            if let Some(tiles) = kernel.tiles {
+                name.push_str(&format!("_tiles{}", tiles.pieces));
+            }
         }
         // Named after its parts by who joins them.
         KernelDesc::Composite(_) => {}

@@ -145,7 +145,7 @@ impl Lowering<'_, '_, '_> {
         let multipliers = parameters.requantization.as_ref().map_or(&[][..], |to| &to.multipliers);
         if multipliers.len() > 1 {
             let tensor = Tensor::from_vec(&[multipliers.len()], multipliers.to_vec());
-            vectors.push(self.packed_view(tensor.bytes().to_vec(), DType::F32));
+            vectors.push(self.packed_view(tensor.shared_bytes(), DType::F32));
         }
         vectors.extend(parameters.bias.map(|bias| self.view(bias)));
         vectors
@@ -219,9 +219,9 @@ impl Lowering<'_, '_, '_> {
             let zeros = if zeros.len() == 1 { zeros } else { zeros.get(group * rows..(group + 1) * rows)? };
             bytes.extend(self.b.pack(|| pack_i16(&source, mr, zeros)).ok()?);
         }
-        let view = self.packed_view(bytes, DType::I16);
+        let view = self.packed_view(Bytes::from(bytes), DType::I16);
         let group_stride = rows.next_multiple_of(mr) * k.next_multiple_of(2);
-        Some(PackedWeights { view, group_stride, accumulator: DType::I32 })
+        Some(PackedWeights { view, group_stride, accumulator: DType::I32, blocking: None })
     }
 
     /// Weights without their zero points, as i16.
@@ -282,14 +282,14 @@ impl Lowering<'_, '_, '_> {
         let vectors: Vec<View> = vectors.iter().map(|view| view.along(column, &product.shape)).collect();
         let mut frame = Frame::default();
         let zeros = [parameters.x_zero, parameters.w_zero[0]];
-        let (shape, [a, b], tile) = self.matrices(&mut frame, &product, &axes, packed, DType::I32, zeros);
+        let (shape, [a, b], blocking) = self.matrices(&mut frame, &product, &axes, packed, DType::I32, zeros);
         let domain = axes.domain();
         let (dag, stores) =
             self.epilogue(&mut frame, &domain, &views, &epilogue, DType::I32, |exprs, sum| {
                 let loads: Vec<ExprId> = vectors.iter().map(|view| exprs.load(view)).collect();
                 parameters.requantize(exprs, sum, &loads)
             });
-        self.call_contraction(frame, shape, a, b, DType::I32, dag, stores, tile, &epilogue);
+        self.call_contraction(frame, shape, a, b, DType::I32, dag, stores, blocking, &epilogue);
         self.finish(&epilogue);
         Ok(())
     }

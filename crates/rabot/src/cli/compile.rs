@@ -119,6 +119,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<Status, Failure> {
         Emit::Clif => kernels(&rabot::lower(graph, &profile)?, &profile, ";", clif_text)?,
         Emit::Asm => kernels(&rabot::lower(graph, &profile)?, &profile, "#", asm_text)?,
         Emit::Obj => {
+            let profile = profile.without_tiles();
             let staged = rabot::lower(graph, &profile)?;
             drop(progress);
             let plan = only_plan(&staged)?;

@@ -1,0 +1,305 @@
+//! Operands of the tile unit: f32 cut into pieces of bf16, and images whose lines serve all taps of a window.
+
+use crate::desc::{TILE_COLUMNS, TILE_ROWS, TILE_TERMS};
+use crate::pack::{PackError, PackSource, in_panels};
+use crate::{ContractKernel, Operand, Patches, Size};
+use bytes::Bytes;
+use half::f16;
+use rabot_ir::Dim;
+use rabot_tensor::DType;
+
+/// Bytes of bf16.
+const BF16_BYTES: usize = 2;
+
+/// Half of the last place of bf16, in the bits of an f32.
+const HALF_PLACE: u32 = 0x8000;
+
+/// The first number that bf16 rounds to infinity, in the bits of an f32.
+const TOO_LARGE: u32 = 0x7f7f_8000;
+
+/// Bytes of a pair of terms.
+const PAIR_BYTES: usize = 4;
+
+/// Bytes of one piece of a tile.
+pub const TILE_BYTES: usize = TILE_ROWS * TILE_TERMS * BF16_BYTES;
+
+/// The smallest magnitude that the largest element of an operand may have, unless all are 0: below it, the last piece
+/// of elements that matter could be a denormal, which the tile unit takes for 0.
+pub const LEAST_LARGEST: f32 = 8.673_617e-19;
+
+/// Which line, or place in a line, of a phase a tap reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// The phase: which of every `stride` elements.
+    pub phase: usize,
+    /// How far on from the window's beginning, in elements of the phase.
+    pub distance: usize,
+}
+
+impl Patches {
+    /// Phases of an axis: elements whose distance is a multiple of the window's step lie next to each other.
+    pub fn phases(&self, axis: usize) -> usize {
+        if self.kernel[axis] == 1 { 1 } else { self.strides[axis] }
+    }
+
+    /// What the taps of an axis read.
+    pub fn taps(&self, axis: usize) -> Vec<Tap> {
+        let (stride, dilation) = (self.strides[axis], self.dilations[axis]);
+        let tap = |at: usize| Tap { phase: (at * dilation) % stride, distance: (at * dilation) / stride };
+        (0..self.kernel[axis]).map(tap).collect()
+    }
+
+    /// Elements of a phase beyond those where windows begin.
+    pub fn reach(&self, axis: usize) -> usize {
+        self.taps(axis).iter().map(|tap| tap.distance).max().unwrap_or(0)
+    }
+}
+
+impl ContractKernel {
+    /// Taps of a window; 1 for matrices.
+    pub fn taps(&self) -> usize {
+        match &self.b {
+            Operand::Patches(patches) => patches.kernel.iter().product(),
+            Operand::Packed { .. } | Operand::Strided { .. } => 1,
+        }
+    }
+}
+
+/// Scratch memory of a kernel whose products the tile unit takes: the block of B, then that of A. `columns` is the
+/// width of B's images, where it has lines.
+///
+/// **Units**: bytes.
+pub fn tile_scratch_bytes(kernel: &ContractKernel, pieces: usize, k: &Dim, columns: &Dim) -> Dim {
+    let taps = kernel.taps().max(1);
+    let blocks = k.ceil_div(&Dim::from(taps * TILE_TERMS));
+    let b = match &kernel.b {
+        Operand::Packed { .. } => Dim::from(0),
+        Operand::Strided { .. } => row_bytes(Dim::from(kernel.tile.columns)),
+        Operand::Patches(patches) => row_bytes(patch_elements(kernel, patches, columns)),
+    };
+    let a = match &kernel.a {
+        Operand::Packed { .. } => 0,
+        Operand::Strided { .. } | Operand::Patches(_) => {
+            kernel.scratch_rows().div_ceil(TILE_ROWS) * pieces * TILE_BYTES
+        }
+    };
+    blocks * (b * Dim::from(pieces * TILE_ROWS) + Dim::from(a)) + Dim::from(sum_bytes(kernel))
+}
+
+/// Blocks of terms that a product of matrices takes at a time where it has more: then what is read again and again of A
+/// stays in the second-level cache.
+pub const TILE_BLOCKS: usize = 32;
+
+impl ContractKernel {
+    /// True if the terms of the sum are taken some at a time, and the sums of a block wait in scratch memory.
+    pub fn sums_in_parts(&self) -> bool {
+        let many = matches!(self.k, Size::Const(k) if k > (TILE_BLOCKS * TILE_TERMS) as i64);
+        many && self.tiles.is_some() && matches!(self.b, Operand::Packed { .. })
+    }
+}
+
+/// Bytes of the sums of a block that wait.
+fn sum_bytes(kernel: &ContractKernel) -> usize {
+    let columns = kernel.tile.columns.next_multiple_of(TILE_COLUMNS);
+    let rows = kernel.tile.rows.next_multiple_of(TILE_COLUMNS);
+    if kernel.sums_in_parts() { rows * columns * size_of::<f32>() } else { 0 }
+}
+
+/// Elements of a block of an image, all phases of it.
+fn patch_elements(kernel: &ContractKernel, patches: &Patches, columns: &Dim) -> Dim {
+    let phases: usize = (0..patches.kernel.len()).map(|axis| patches.phases(axis)).product();
+    let inner = patches.kernel.len() - 1;
+    let (lines, width) = match kernel.tiles.map_or(0, |tiles| tiles.lines) {
+        0 => (1, Dim::from(kernel.tile.columns)),
+        lines => (lines + patches.reach(0), columns.clone()),
+    };
+    (width + Dim::from(patches.reach(inner))) * Dim::from(lines * phases)
+}
+
+/// An upper bound of the bytes of a row with so many pairs: whole cache lines, an odd number of them (then the rows of
+/// a tile lie in different sets of the cache), and a tile more, which is read but not used.
+fn row_bytes(elements: Dim) -> Dim {
+    elements * Dim::from(PAIR_BYTES) + Dim::from(TILE_COLUMNS * PAIR_BYTES + 2 * 64)
+}
+
+/// The pieces of a finite f32: each is what is left, rounded to bf16.
+fn pieces(value: f32) -> [u16; 3] {
+    let mut rest = value;
+    [0; 3].map(|_| {
+        let upper = (rest.to_bits() + HALF_PLACE) & 0xffff_0000;
+        rest -= f32::from_bits(upper);
+        (upper >> 16) as u16
+    })
+}
+
+/// Packs a constant matrix as A into `[batch][⌈outer/16⌉][blocks][pieces][16][32]` of bf16; its terms are numbered
+/// (channel, tap).
+///
+/// **Errors**: as [`pack_tiles_b`].
+pub fn pack_tiles_a(source: &PackSource<'_>, count: usize, taps: usize) -> Result<Bytes, PackError> {
+    source.check()?;
+    match source.dtype {
+        DType::F32 => pack_a(source, count, taps, f32::from_le_bytes),
+        DType::F16 => pack_a(source, count, taps, |b| f16::from_le_bytes(b).to_f32()),
+        DType::BF16 => pack_a(source, count, taps, widen_bf16),
+        other => Err(PackError::DType(other, DType::BF16)),
+    }
+}
+
+/// Packs a constant matrix as B into `[batch][⌈outer/32⌉][blocks][pieces][16][32][2]` of bf16.
+///
+/// **Errors**: a dtype that is no float; a matrix that is not inside its buffer; an infinity or NaN, or nothing but
+/// very small numbers, see [`LEAST_LARGEST`].
+pub fn pack_tiles_b(source: &PackSource<'_>, count: usize) -> Result<Bytes, PackError> {
+    source.check()?;
+    match source.dtype {
+        DType::F32 => pack_b(source, count, f32::from_le_bytes),
+        DType::F16 => pack_b(source, count, |b| f16::from_le_bytes(b).to_f32()),
+        DType::BF16 => pack_b(source, count, widen_bf16),
+        other => Err(PackError::DType(other, DType::BF16)),
+    }
+}
+
+fn widen_bf16([low, high]: [u8; 2]) -> f32 {
+    f32::from_le_bytes([0, 0, low, high])
+}
+
+fn pack_a<const N: usize>(
+    source: &PackSource<'_>,
+    count: usize,
+    taps: usize,
+    widen: impl Fn([u8; N]) -> f32 + Sync,
+) -> Result<Bytes, PackError> {
+    let elements = checked(source, &widen)?;
+    let channels = source.k / taps.max(1);
+    let blocks = channels.div_ceil(TILE_TERMS) * taps;
+    in_panels(source, TILE_ROWS, blocks * count * TILE_TERMS, BF16_BYTES, |batch, first, block| {
+        for (at, panel) in block.chunks_mut(blocks * count * TILE_BYTES).enumerate() {
+            let first = first + at * TILE_ROWS;
+            for (number, tile) in panel.chunks_mut(count * TILE_BYTES).enumerate() {
+                let (channel, tap) = (number / taps * TILE_TERMS, number % taps);
+                for row in 0..TILE_ROWS.min(source.outer - first) {
+                    for term in 0..TILE_TERMS.min(channels - channel) {
+                        let at = source.index(batch, first + row, (channel + term) * taps + tap);
+                        let to = (row * TILE_TERMS + term) * BF16_BYTES;
+                        put(tile, count, TILE_BYTES, to, widen(elements[at]));
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn pack_b<const N: usize>(
+    source: &PackSource<'_>,
+    count: usize,
+    widen: impl Fn([u8; N]) -> f32 + Sync,
+) -> Result<Bytes, PackError> {
+    let elements = checked(source, &widen)?;
+    let blocks = source.k.div_ceil(TILE_TERMS);
+    let step = 2 * TILE_BYTES;
+    in_panels(source, TILE_COLUMNS, blocks * count * TILE_TERMS, BF16_BYTES, |batch, first, block| {
+        for (at, panel) in block.chunks_mut(blocks * count * step).enumerate() {
+            let first = first + at * TILE_COLUMNS;
+            for (number, tile) in panel.chunks_mut(count * step).enumerate() {
+                let from = number * TILE_TERMS;
+                for term in 0..TILE_TERMS.min(source.k - from) {
+                    for column in 0..TILE_COLUMNS.min(source.outer - first) {
+                        let at = source.index(batch, first + column, from + term);
+                        let to = (term / 2 * TILE_COLUMNS + column) * PAIR_BYTES + term % 2 * BF16_BYTES;
+                        put(tile, count, step, to, widen(elements[at]));
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// Writes the pieces of a value, `step` bytes apart.
+fn put(tile: &mut [u8], count: usize, step: usize, to: usize, value: f32) {
+    for (piece, bits) in pieces(value).into_iter().take(count).enumerate() {
+        tile[piece * step + to..][..BF16_BYTES].copy_from_slice(&bits.to_le_bytes());
+    }
+}
+
+/// The elements of a matrix, if the tile unit can multiply them.
+fn checked<'s, const N: usize>(
+    source: &PackSource<'s>,
+    widen: &(impl Fn([u8; N]) -> f32 + Sync),
+) -> Result<&'s [[u8; N]], PackError> {
+    let (elements, _) = source.bytes.as_chunks::<N>();
+    let largest = elements.iter().map(|value| widen(*value).to_bits() & 0x7fff_ffff).max().unwrap_or(0);
+    if largest >= TOO_LARGE {
+        return Err(PackError::NotFinite);
+    }
+    if largest > 0 && largest < LEAST_LARGEST.to_bits() {
+        return Err(PackError::Small);
+    }
+    Ok(elements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(bits: u16) -> f32 {
+        f32::from_bits(u32::from(bits) << 16)
+    }
+
+    #[test]
+    fn three_pieces_add_up() {
+        for number in [0.0, -0.0, 1.0, -1.5e-3, 3.1234567, 3.38e38, f32::MIN_POSITIVE * 3e5, 16777215.0] {
+            let [high, middle, low] = pieces(number).map(value);
+            assert_eq!(high + (middle + low), number, "{number:e}");
+        }
+    }
+
+    #[test]
+    fn panels_hold_pieces_where_tiles_read_them() {
+        let (outer, channels, taps) = (19, 35, 3);
+        let numbers: Vec<f32> = (0..outer * channels * taps).map(|i| 1.0 + i as f32 * 0.37).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let source = PackSource {
+            bytes: &bytes,
+            dtype: DType::F32,
+            offset: 0,
+            batch: 1,
+            batch_stride: 0,
+            outer,
+            outer_stride: channels * taps,
+            k: channels * taps,
+            k_stride: 1,
+        };
+        let bits = |packed: &[u8], at: usize| value(u16::from_le_bytes(packed.as_chunks().0[at]));
+        let packed = pack_tiles_a(&source, 3, taps).unwrap();
+        assert_eq!(packed.len(), 2 * 2 * taps * 3 * TILE_BYTES);
+        for (row, channel, tap) in [(0, 0, 0), (18, 34, 2), (17, 31, 1), (3, 32, 0)] {
+            let tile = (row / 16 * 2 + channel / 32) * taps + tap;
+            let at = |piece| ((tile * 3 + piece) * 16 + row % 16) * 32 + channel % 32;
+            let sum: f32 = (0..3).map(|piece| bits(&packed, at(piece))).sum();
+            assert_eq!(sum, numbers[(row * channels + channel) * taps + tap]);
+        }
+        let packed = pack_tiles_b(&source, 2).unwrap();
+        let (column, term) = (18, 97);
+        let at = ((term / 32 * 2 * 16 + term % 32 / 2) * 32 + column) * 2 + term % 2;
+        assert_eq!(bits(&packed, at), value(pieces(numbers[column * channels * taps + term])[0]));
+    }
+
+    #[test]
+    fn numbers_without_three_pieces_are_refused() {
+        let source = |bytes: &'static [u8]| PackSource {
+            bytes,
+            dtype: DType::F32,
+            offset: 0,
+            batch: 1,
+            batch_stride: 0,
+            outer: 1,
+            outer_stride: 1,
+            k: 1,
+            k_stride: 1,
+        };
+        assert_eq!(pack_tiles_b(&source(&[0, 0, 0x80, 0x7f]), 3), Err(PackError::NotFinite));
+        assert_eq!(pack_tiles_a(&source(&[1, 0, 0, 0]), 3, 1), Err(PackError::Small));
+        assert!(pack_tiles_a(&source(&[0, 0, 0, 0]), 3, 1).is_ok());
+    }
+}
