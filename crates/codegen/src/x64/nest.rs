@@ -231,9 +231,6 @@ impl<'k> Streams<'k> {
                 },
             }
         }
-        pointer.shift.retain(|(_, count)| *count != 0);
-        pointer.shift.sort_unstable();
-        pointer.strides.sort_unstable_by_key(|(coord, _)| *coord);
         let (size, step) = match (cell, step) {
             (None, step) => (4, step),
             (Some(cell), Step::Same) => (cell.bytes(), Step::SameOf(cell)),
@@ -241,12 +238,20 @@ impl<'k> Streams<'k> {
             (Some(_), _) => return None,
         };
         let bytes = i64::from(i32::try_from(index.checked_mul(size)?).ok()?);
+        let number = self.pointer(pointer);
+        (number < MOST_POINTERS).then_some((number, bytes, step))
+    }
+
+    /// The number of a pointer.
+    fn pointer(&mut self, mut pointer: Pointer) -> usize {
+        pointer.shift.retain(|(_, count)| *count != 0);
+        pointer.shift.sort_unstable();
+        pointer.strides.sort_unstable_by_key(|(coord, _)| *coord);
         let known = self.pointers.iter().position(|known| *known == pointer);
-        let number = known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             self.pointers.push(pointer);
             self.pointers.len() - 1
-        });
-        (number < MOST_POINTERS).then_some((number, bytes, step))
+        })
     }
 
     /// The stores of a value, so many rows on and at a point; `None` if there is no code for them.

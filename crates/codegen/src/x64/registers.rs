@@ -152,11 +152,8 @@ impl Lanes {
 
 /// True for what is loaded where it is first needed, and again where it has lost its register.
 pub(super) fn is_from_memory(op: Op) -> bool {
-    match op {
-        Op::Const(_) | Op::Uniform(_) | Op::UniformCell(..) | Op::Table(_) => true,
-        Op::Load(_) | Op::LoadCell(..) | Op::LoadWhere(..) => true,
-        _ => false,
-    }
+    let is_uniform = matches!(op, Op::Const(_) | Op::Uniform(_) | Op::UniformCell(..) | Op::Table(_));
+    is_uniform || matches!(op, Op::Load(_) | Op::LoadCell(..) | Op::LoadWhere(..))
 }
 
 impl Scan<'_> {
