@@ -16,6 +16,8 @@ struct Lstm {
     batch: &'static str,
     /// The gates are four slices; otherwise one split.
     slices: bool,
+    /// Products are those of torch's cells, each with a bias; otherwise there is one bias for both.
+    cells: bool,
 }
 
 impl Lstm {
@@ -46,10 +48,16 @@ impl Lstm {
             };
             let t = add(&format!(" = Constant [{step}] : i64[]"));
             let x = add(&format!(" = Gather(%0, {t}) {{axis=1}}"));
-            let xw = add(&format!(" = MatMul({x}, %3)"));
-            let hr = add(&format!(" = MatMul({h}, %4)"));
-            let sum = add(&format!(" = Add({xw}, {hr})"));
-            let z = add(&format!(" = Add({sum}, %5)"));
+            let product = |x: &str, w: &str| match self.cells {
+                true => format!(" = Gemm({x}, {w}, %5)"),
+                false => format!(" = MatMul({x}, {w})"),
+            };
+            let xw = add(&product(&x, "%3"));
+            let hr = add(&product(&h, "%4"));
+            let mut z = add(&format!(" = Add({xw}, {hr})"));
+            if !self.cells {
+                z = add(&format!(" = Add({z}, %5)"));
+            }
             let gate: Vec<String> = match self.slices {
                 true => (7..11).map(|at| add(&format!(" = Slice({z}, %{at}, %{}, %6)", at + 1))).collect(),
                 false => {
@@ -101,8 +109,10 @@ fn assert_runs(graph: &Graph, optimized: &Graph, inputs: &Tensors) {
 
 #[test]
 fn a_step_of_an_unrolled_lstm_is_two_kernels() {
-    for (batch, slices) in [("n", false), ("n", true), ("1", true), ("3", false)] {
-        let lstm = Lstm { steps: 20, input: 32, hidden: 64, batch, slices };
+    for (batch, slices, cells) in
+        [("n", false, false), ("n", true, true), ("1", true, false), ("1", false, true), ("3", false, false)]
+    {
+        let lstm = Lstm { steps: 20, input: 32, hidden: 64, batch, slices, cells };
         let graph = lstm.graph();
         let optimized = optimized(&graph).unwrap();
         // One product for all inputs, then for each step the product with the state, and the cell.

@@ -1,20 +1,32 @@
 //! Rules of `fuse` about products of all slices of a tensor with the same weights: the steps of a recurrent layer that an
 //! exporter unrolled, for example.
 
-use rabot_ir::ops::{Gather, MatMul, Slice};
-use rabot_ir::{Dim, Graph, Node, Op, Value};
+use super::fusion::ROUNDED;
+use rabot_ir::ops::{Binary, BinaryOp, Gather, Gemm, MatMul, Slice, Transpose};
+use rabot_ir::{Dim, Graph, Node, NodeId, Op, Value};
 use rabot_rewrite::{Match, Rewriter, RuleInfo, Skip};
 use rabot_tensor::Tensor;
 use std::collections::BTreeMap;
 
-pub(super) const RULES: &[RuleInfo] = &[RuleInfo {
-    name: "products-of-slices",
-    identity: "x[:, t] W = (x W)[:, t]",
-    lhs: &["MatMul(?slice, #w)"],
-    uses: &["slice", "w"],
-    apply: products_of_slices,
-    ..RuleInfo::BITWISE
-}];
+pub(super) const RULES: &[RuleInfo] = &[
+    RuleInfo {
+        name: "products-of-slices",
+        identity: "x[:, t] W = (x W)[:, t]",
+        lhs: &["MatMul(?slice, #w)"],
+        uses: &["slice", "w"],
+        apply: products_of_slices,
+        ..RuleInfo::BITWISE
+    },
+    // The product is rounded before the bias is added.
+    RuleInfo {
+        name: "layers-of-slices",
+        identity: "x[:, t] W + b = (x W + b)[:, t]",
+        lhs: &["layer:Gemm(?slice, #w, [#b])"],
+        uses: &["layer", "slice", "w", "b"],
+        apply: layers_of_slices,
+        ..ROUNDED
+    },
+];
 
 /// What a value takes of another one, along an axis that is not the last.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,39 +99,48 @@ fn of_slice(graph: &Graph, node: &Node, of: Value) -> Option<Part> {
     Some(Part { of, axis, start, length, dropped: false })
 }
 
-/// The product of a whole tensor with the weights, if it is there.
-fn whole_product(graph: &Graph, of: Value, w: Value) -> Option<Value> {
-    let is_product = |&&(user, slot): &&(rabot_ir::NodeId, usize)| {
+/// What reads a value as the node `layer` does its operand: with the same op and the same other operands.
+fn alike(graph: &Graph, value: Value, layer: &Node) -> Option<NodeId> {
+    let is_alike = |&(user, slot): &(NodeId, usize)| {
         let node = graph.node(user);
-        slot == 0 && matches!(node.op, Op::MatMul(_)) && node.inputs.get(1) == Some(&Some(w))
+        slot == 0 && node.op == layer.op && node.inputs.get(1..) == layer.inputs.get(1..)
     };
-    graph.users(of).iter().find(is_product).map(|&(node, _)| Value { node, slot: 0 })
+    graph.users(value).into_iter().find(is_alike).map(|(user, _)| user)
 }
 
-/// The parts of a tensor along an axis that are multiplied by the weights: where each begins, and its length.
-fn multiplied(graph: &Graph, wanted: &Part, w: Value) -> BTreeMap<i64, i64> {
+/// The parts of a tensor along an axis that go through equal layers: where each begins, and its length.
+fn layered(graph: &Graph, wanted: &Part, layer: &Node) -> BTreeMap<i64, i64> {
     let mut found = BTreeMap::new();
-    let outputs = |node: rabot_ir::NodeId| {
-        (0..graph.node(node).outputs.len() as u32).map(move |slot| Value { node, slot })
-    };
-    let is_read = |value: Value| {
-        graph.users(value).into_iter().any(|(user, slot)| {
-            let node = graph.node(user);
-            slot == 0 && matches!(node.op, Op::MatMul(_)) && node.inputs.get(1) == Some(&Some(w))
-        })
-    };
+    let outputs =
+        |node: NodeId| (0..graph.node(node).outputs.len() as u32).map(move |slot| Value { node, slot });
     for (user, slot) in graph.users(wanted.of) {
         for taken in outputs(user).filter(|_| slot == 0) {
             let views = graph.users(taken).into_iter().flat_map(|(view, _)| outputs(view));
-            for value in std::iter::once(taken).chain(views).filter(|&value| is_read(value)) {
-                if let Some(part) = part(graph, value).filter(|p| p.of == wanted.of && p.axis == wanted.axis)
-                {
+            for value in std::iter::once(taken).chain(views) {
+                let part = part(graph, value).filter(|p| p.of == wanted.of && p.axis == wanted.axis);
+                if let Some(part) = part.filter(|_| alike(graph, value, layer).is_some()) {
                     found.insert(part.start, part.length);
                 }
             }
         }
     }
     found
+}
+
+/// **Errors**: there are slices of the tensor that do not go through such a layer, or there is only one.
+fn all_layered(graph: &Graph, part: &Part, layer: &Node) -> Result<(), Skip> {
+    let parts = layered(graph, part, layer);
+    let dim = graph.fact(part.of).shape().get(part.axis).and_then(Dim::as_const);
+    let covered: i64 = parts.values().sum();
+    match dim {
+        _ if parts.len() < 2 => Err(Skip::NoMatch),
+        Some(dim) if covered == dim => Ok(()),
+        _ => {
+            let all = graph.value_name(part.of);
+            let text = format!("these weights are multiplied by {covered} slices of `{all}`, not all");
+            Err(Skip::because(text))
+        }
+    }
 }
 
 fn products_of_slices(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
@@ -129,27 +150,76 @@ fn products_of_slices(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Valu
     if graph.fact(w).rank() != 2 || graph.constant(part.of).is_some() {
         return Err(Skip::NoMatch);
     }
-    let product = match whole_product(graph, part.of, w) {
-        Some(product) => product,
+    let layer = graph.node(found.root);
+    let product = match alike(graph, part.of, layer) {
+        Some(node) => Value { node, slot: 0 },
         None => {
-            let parts = multiplied(graph, &part, w);
-            let dim = graph.fact(part.of).shape().get(part.axis).and_then(Dim::as_const);
-            let covered: i64 = parts.values().sum();
-            match dim {
-                _ if parts.len() < 2 => return Err(Skip::NoMatch),
-                Some(dim) if covered == dim => {}
-                _ => {
-                    let all = graph.value_name(part.of);
-                    let text =
-                        format!("these weights are multiplied by {covered} slices of `{all}`, not all");
-                    return Err(Skip::because(text));
-                }
-            }
+            all_layered(graph, &part, layer)?;
             rewriter.add(Op::MatMul(MatMul), vec![Some(part.of), Some(w)], "product")?
         }
     };
     rewriter.absorb(slice);
     take(rewriter, product, &part)
+}
+
+/// A `Gemm` has no dims beside rows and columns: a product and a sum of all take its place.
+fn layers_of_slices(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, Skip> {
+    let slice = rewriter.value(found, "slice")?;
+    let graph = rewriter.graph();
+    let part = part(graph, slice).filter(|part| graph.constant(part.of).is_none()).ok_or(Skip::NoMatch)?;
+    let layer = graph.node(found.root);
+    let Op::Gemm(Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b }) = layer.op else {
+        return Err(Skip::NoMatch);
+    };
+    let (w, bias) = (rewriter.tensor(found, "w")?, found.get("b"));
+    let is_row = |b: Value| graph.fact(b).shape().iter().rev().skip(1).all(|dim| dim.is(1));
+    if !w.dtype().is_float() || !bias.is_none_or(is_row) {
+        return Err(Skip::NoMatch);
+    }
+    let w = match trans_b {
+        false => w,
+        true => {
+            let turned = Op::Transpose(Transpose { perm: None }).eval(&[Some(&w)]).ok();
+            turned.and_then(|mut tensors| tensors.pop()).ok_or(Skip::NoMatch)?
+        }
+    };
+    let sum = match whole_layer(graph, part.of, &w, bias) {
+        Some(sum) => sum,
+        None => {
+            all_layered(graph, &part, layer)?;
+            let w = rewriter.constant(w, "weights");
+            let product = rewriter.add(Op::MatMul(MatMul), vec![Some(part.of), Some(w)], "product")?;
+            match bias {
+                None => product,
+                bias => rewriter.add(ADD, vec![Some(product), bias], "sum")?,
+            }
+        }
+    };
+    rewriter.absorb(slice);
+    take(rewriter, sum, &part)
+}
+
+const ADD: Op = Op::Binary(Binary { op: BinaryOp::Add });
+
+/// The product of a whole tensor with weights, plus a bias, if it is there.
+fn whole_layer(graph: &Graph, of: Value, w: &Tensor, bias: Option<Value>) -> Option<Value> {
+    let value = |node: NodeId| Value { node, slot: 0 };
+    let products = graph.users(of).into_iter().filter(|&(user, slot)| {
+        let node = graph.node(user);
+        let weights = || node.inputs.get(1).copied().flatten().and_then(|w| graph.constant(w));
+        slot == 0 && matches!(node.op, Op::MatMul(_)) && weights() == Some(w)
+    });
+    let mut sums = products.filter_map(|(product, _)| match bias {
+        None => Some(value(product)),
+        Some(_) => {
+            let is_sum = |user: &NodeId| {
+                let node = graph.node(*user);
+                node.op == ADD && node.inputs.get(1) == Some(&bias)
+            };
+            graph.users(value(product)).into_iter().map(|(user, _)| user).find(is_sum).map(value)
+        }
+    });
+    sums.next()
 }
 
 /// The same part of another value.
@@ -204,6 +274,41 @@ mod tests {
     #[test]
     fn all_slices_are_multiplied_at_once() {
         assert_eq!(products(&steps("n,3", "-1", 1)), (1, vec![]));
+    }
+
+    /// As torch exports the cells of a recurrent layer.
+    #[test]
+    fn layers_with_a_bias_are_a_product_and_a_sum() {
+        let text = |bias: &str| {
+            format!(
+                r#"model "g"
+                input %0 "x" : f32[n,2,4]
+                %1 = Constant rand(1, -1.0, 1.0) : f32[5,4]
+                %2 = Constant rand(2, -1.0, 1.0) : f32[5]
+                %3 = Constant [0] : i64[]
+                %4 = Gather(%0, %3) {{axis=1}}
+                %5 = Gemm(%4, %1{bias}) {{transB=1}}
+                %6 = Constant [1] : i64[]
+                %7 = Gather(%0, %6) {{axis=1}}
+                %8 = Gemm(%7, %1{bias}) {{transB=1}}
+                output "a" = %5
+                output "b" = %8"#
+            )
+        };
+        for (bias, sums) in [("", 0), (", %2", 1)] {
+            let (graph, _) = run(&Fuse, &text(bias));
+            let count = |name: &str| graph.node_ids().filter(|&id| graph.node(id).op.name() == name).count();
+            assert_eq!((count("MatMul"), count("Add"), count("Gemm")), (1, sums, 0));
+        }
+        assert_eq!(
+            products(
+                &text(", %2")
+                    .replace("%8 = Gemm(%7, %1", "%8 = Gemm(%7, %9")
+                    .replace("%6 =", "%9 = Constant rand(3, -1.0, 1.0) : f32[5,4]\n%6 =")
+            )
+            .0,
+            0
+        );
     }
 
     #[test]

@@ -29,6 +29,19 @@ pub(super) const SEEDS: &[&str] = &[
     output "a" = %4
     output "b" = %7
     output "c" = %12"#,
+    // layers-of-slices
+    r#"model "cells"
+    input %0 "x" : f32[n,2,4]
+    %1 = Constant rand(1, -1.0, 1.0) : f32[5,4]
+    %2 = Constant rand(2, -1.0, 1.0) : f32[5]
+    %3 = Constant [0] : i64[]
+    %4 = Gather(%0, %3) {axis=1}
+    %5 = Gemm(%4, %1, %2) {transB=1}
+    %6 = Constant [1] : i64[]
+    %7 = Gather(%0, %6) {axis=1}
+    %8 = Gemm(%7, %1, %2) {transB=1}
+    output "a" = %5
+    output "b" = %8"#,
     // layer-norm with its scale before the product
     r#"model "layer norm"
     input %0 "x" : f32[n,4]
