@@ -309,11 +309,11 @@ fn noise(count: usize, seed: u32) -> Vec<u8> {
     (0..count).map(|i| ((i as u32 + 1).wrapping_mul(0x9e37_79b9).rotate_left(seed) >> 9) as u8).collect()
 }
 
-/// `y[c, i, j] = f(Σ (x[c, i + u, j + v] - 7) · w[c, u, v])`, scaled, rounded and cut to 8 bits; x too, 3 × 3.
-fn quantized_window(columns: usize, from: DType, to: DType) -> LoopKernel {
-    let width = columns as i64 + 2;
+/// `y[c, i, j] = f(Σ (x[c, i + u, s·j + v] - 7) · w[c, u, v])`, scaled, rounded and cut to 8 bits; x too, 3 × 3.
+fn quantized_window(columns: usize, step: usize, from: DType, to: DType) -> LoopKernel {
+    let width = (step * (columns - 1) + 3) as i64;
     let mut dag = Dag::default();
-    let window = access(&[(0, 7 * width), (1, width), (2, 1), (3, width), (4, 1)]);
+    let window = access(&[(0, 7 * width), (1, width), (2, step as i64), (3, width), (4, 1)]);
     let x = load(&mut dag, 0, from, window);
     let w = load(&mut dag, 1, DType::I16, access(&[(0, 9), (3, 3), (4, 1)]));
     let (x, w) = (dag.cast(DType::I32, x), dag.cast(DType::I32, w));
@@ -355,15 +355,17 @@ fn quantized_window(columns: usize, from: DType, to: DType) -> LoopKernel {
 fn integer_windows() {
     for columns in [1usize, 2, 15, 16, 17, 31, 33] {
         for (from, to) in [(DType::U8, DType::U8), (DType::I8, DType::I8), (DType::U8, DType::I8)] {
-            let kernel = quantized_window(columns, from, to);
-            let buffers = [
-                noise(2 * 7 * (columns + 2), 3),
-                noise(36, 5),
-                noise(8, 9),
-                vec![0; 10 * columns],
-                vec![0; 20 * columns],
-            ];
-            compare(&kernel, &[], 10, &buffers, &format!("{columns} {from} {to}"));
+            for step in [1, 2] {
+                let kernel = quantized_window(columns, step, from, to);
+                let buffers = [
+                    noise(2 * 7 * (step * (columns - 1) + 3), 3),
+                    noise(36, 5),
+                    noise(8, 9),
+                    vec![0; 10 * columns],
+                    vec![0; 20 * columns],
+                ];
+                compare(&kernel, &[], 10, &buffers, &format!("{columns} by {step} {from} {to}"));
+            }
         }
     }
 }

@@ -137,7 +137,8 @@ impl Streams<'_> {
     fn flight(&mut self, arg: usize, access: &Access, flight: usize) -> Option<(usize, i64, Step)> {
         let (pointer, bytes, step) = self.memory(arg, access, 0, &[])?;
         let bytes = if step.is_same() { bytes } else { bytes + step.vector_bytes() * flight as i64 };
-        (step != Step::Second).then_some((pointer, bytes, step))
+        let is_second = matches!(step, Step::Second | Step::SecondOf(_));
+        (!is_second).then_some((pointer, bytes, step))
     }
 }
 

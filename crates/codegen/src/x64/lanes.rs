@@ -199,6 +199,17 @@ impl Lanes {
         self.select(is_nan, none, value)
     }
 
+    /// A byte of the low two of an integer, extended.
+    pub fn byte_of(&mut self, a: V, is_low: bool, signed: bool) -> V {
+        let up = if is_low { 24 } else { 16 };
+        let down = match signed {
+            true => Code::EVEX_Vpsrad_zmm_k1z_zmmm512b32_imm8,
+            false => Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8,
+        };
+        let up = self.push(Op::Number(Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8, a, up), Kind::Int);
+        self.push(Op::Number(down, up, 24), Kind::Int)
+    }
+
     /// The smaller or larger signed integer.
     pub fn extreme_int(&mut self, larger: bool, a: V, b: V) -> V {
         let code = match larger {

@@ -90,6 +90,8 @@ pub(super) enum Step {
     SameOf(Cell),
     /// Neighbours of another type.
     NextOf(Cell),
+    /// Every second one of bytes.
+    SecondOf(Cell),
 }
 
 impl Step {
@@ -102,7 +104,7 @@ impl Step {
     pub fn vector_bytes(self) -> i64 {
         match self {
             Step::Same | Step::Next | Step::Second => 4 * LANES as i64,
-            Step::SameOf(cell) | Step::NextOf(cell) => cell.bytes() * LANES as i64,
+            Step::SameOf(cell) | Step::NextOf(cell) | Step::SecondOf(cell) => cell.bytes() * LANES as i64,
         }
     }
 }
@@ -235,6 +237,7 @@ impl<'k> Streams<'k> {
             (None, step) => (4, step),
             (Some(cell), Step::Same) => (cell.bytes(), Step::SameOf(cell)),
             (Some(cell), Step::Next) => (cell.bytes(), Step::NextOf(cell)),
+            (Some(cell @ (Cell::I8 | Cell::U8)), Step::Second) => (1, Step::SecondOf(cell)),
             (Some(_), _) => return None,
         };
         let bytes = i64::from(i32::try_from(index.checked_mul(size)?).ok()?);
@@ -264,17 +267,18 @@ impl<'k> Streams<'k> {
         at: &[(Coord, i64)],
     ) -> Option<Vec<Store>> {
         let (pointer, bytes, step) = self.memory(to.0, to.1, rows, at)?;
-        if step == Step::Second {
-            return Some(strided::spread(lanes, self, value, pointer, bytes).to_vec());
+        match step {
+            Step::Second => Some(strided::spread(lanes, self, value, pointer, bytes).to_vec()),
+            Step::SecondOf(_) => None,
+            _ => Some(vec![self.store_at(lanes, value, (pointer, bytes, step))]),
         }
-        Some(vec![self.store_at(lanes, value, (pointer, bytes, step))])
     }
 
     /// The store of a value at a place whose elements are neighbours, or one.
     pub fn store_at(&mut self, lanes: &mut Lanes, value: V, place: (usize, i64, Step)) -> Store {
         let stream = self.add(Stream::Memory(place.0, place.1, place.2));
         let cell = match place.2 {
-            Step::SameOf(cell) | Step::NextOf(cell) => Some(cell),
+            Step::SameOf(cell) | Step::NextOf(cell) | Step::SecondOf(cell) => Some(cell),
             Step::Same | Step::Next | Step::Second => None,
         };
         let value = if cell == Some(Cell::BF16) { lanes.bf16_bits(value) } else { value };
@@ -312,7 +316,9 @@ impl<'k> Streams<'k> {
         let place = |stream: &Stream| match *stream {
             Stream::Memory(pointer, bytes, step) => match step {
                 Step::Same | Step::SameOf(_) => Mem::at(POINTERS[pointer], bytes),
-                Step::NextOf(cell) => Mem::indexed(POINTERS[pointer], AT, cell.bytes() as u32, bytes),
+                Step::NextOf(cell) | Step::SecondOf(cell) => {
+                    Mem::indexed(POINTERS[pointer], AT, cell.bytes() as u32, bytes)
+                }
                 Step::Next => Mem::indexed(POINTERS[pointer], AT, 4, bytes),
                 Step::Second => Mem::indexed(POINTERS[pointer], AT, 8, bytes),
             },

@@ -5,7 +5,7 @@
 
 use super::LANES;
 use super::asm::{Asm, AsmError, Mem};
-use super::lanes::{Lanes, V};
+use super::lanes::{Cell, Lanes, V};
 use super::nest::{AT, END, SPARE, Step, Stream, Streams, Table};
 use super::registers::Store;
 use rabot_kernel::{Access, Coord, Dag, Expr};
@@ -38,6 +38,8 @@ pub(super) struct Reader {
     loaded: HashMap<(usize, usize), V>,
     /// Places from which every second element is read: pointer and distance.
     seconds: HashSet<(usize, i64)>,
+    /// Words are among them.
+    has_words: bool,
 }
 
 impl Reader {
@@ -51,7 +53,8 @@ impl Reader {
     ) -> Option<()> {
         for node in dag.nodes() {
             if let Expr::Load { arg, access } = &node.expr
-                && let (pointer, bytes, Step::Second) = streams.memory(*arg, access, rows, point)?
+                && let (pointer, bytes, Step::Second | Step::SecondOf(_)) =
+                    streams.memory(*arg, access, rows, point)?
             {
                 self.seconds.insert((pointer, bytes));
             }
@@ -69,8 +72,11 @@ impl Reader {
         point: &[(Coord, i64)],
     ) -> Option<V> {
         let (pointer, bytes, step) = streams.memory(arg, access, rows, point)?;
-        if step == Step::Second {
-            return Some(self.second(lanes, streams, pointer, bytes));
+        self.has_words |= step == Step::Second;
+        match step {
+            Step::Second => return Some(self.second(lanes, streams, pointer, bytes)),
+            Step::SecondOf(cell) => return self.second_byte(lanes, streams, (pointer, bytes), cell),
+            _ => {}
         }
         let stream = streams.add(Stream::Memory(pointer, bytes, step));
         Some(self.once((stream, 0), || streams.load_at(lanes, stream)))
@@ -78,6 +84,31 @@ impl Reader {
 
     fn once(&mut self, key: (usize, usize), make: impl FnOnce() -> V) -> V {
         *self.loaded.entry(key).or_insert_with(make)
+    }
+
+    /// Every second one of the bytes from a place on, as halves of pairs. Both bytes of a pair are needed somewhere, so
+    /// that nothing else is read; `None` for a byte without a neighbour.
+    fn second_byte(
+        &mut self,
+        lanes: &mut Lanes,
+        streams: &mut Streams<'_>,
+        (pointer, bytes): (usize, i64),
+        cell: Cell,
+    ) -> Option<V> {
+        let mut start = bytes;
+        while self.seconds.contains(&(pointer, start - 1)) {
+            start -= 1;
+        }
+        let is_low = (bytes - start) % 2 == 0 && self.seconds.contains(&(pointer, bytes + 1));
+        if !is_low && start == bytes {
+            return None;
+        }
+        let first = if is_low { bytes } else { bytes - 1 };
+        let stream = streams.add(Stream::Memory(pointer, first, Step::NextOf(Cell::U16)));
+        let pair = self.once((stream, 0), || streams.load_at(lanes, stream));
+        let stream = streams.add(Stream::Memory(pointer, bytes, Step::SecondOf(cell)));
+        // No mask has this number: the value itself.
+        Some(self.once((stream, usize::MAX), || lanes.byte_of(pair, is_low, cell == Cell::I8)))
     }
 
     /// Every second one of the elements from a place on. Those between them are read at once, where they are needed.
@@ -129,7 +160,7 @@ pub(super) fn spread(
 impl Halves {
     /// What halves code with these loads and stores has; `None` where both have some, which no masks are left for.
     pub fn of(reader: &Reader, stores: &[Store]) -> Option<Halves> {
-        match (!reader.seconds.is_empty(), stores.iter().any(|store| store.mask.is_some())) {
+        match (reader.has_words, stores.iter().any(|store| store.mask.is_some())) {
             (false, false) => Some(Halves::No),
             (true, false) => Some(Halves::Read),
             (false, true) => Some(Halves::Written),
