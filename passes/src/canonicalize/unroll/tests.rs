@@ -185,7 +185,7 @@ fn stack(slices: &[Tensor], axis: i64) -> Tensor {
 /// A scan whose body is a random graph: its inputs are scanned, its outputs stacked; and one state.
 fn random_scan(seed: u64) -> (Graph, Tensors) {
     let (mut body, inputs) = random_graph(seed, 6);
-    let (trips, reverse) = (1 + seed % 4, |at: usize| (seed as usize + at) % 3 == 0);
+    let (trips, reverse) = (1 + seed % 4, |at: usize| (seed as usize + at).is_multiple_of(3));
     let mut graph = Graph::new("scan");
     let mut given = Tensors::new();
     let mut operands = vec![Some(graph.add_input("state", Fact::of_type(DType::F32, [Dim::from(2)])))];
