@@ -396,4 +396,20 @@ mod tests {
         let row = found.rows.iter().find(|row| row.name == "double").unwrap();
         assert_eq!(row.sources, ["double"]);
     }
+
+    #[test]
+    fn what_is_written_inside_a_border_is_compared() {
+        let text = "model \"m\" input %0 \"x\" : f32[1,2,5,7]
+            %1 = Exp(%0) \"grow\"
+            %2 = MaxPool(%1) {kernel_shape=[3,3], pads=[1,1,1,1]} \"pool\"
+            output \"y\" = %2";
+        let x = Tensor::from_vec(&[1, 2, 5, 7], (0..70).map(|v| v as f32 / 70.0).collect());
+        let inputs = Tensors::from_iter([("x".to_owned(), x)]);
+        let session = session(text);
+        let held = session.program().plans().any(|plan| plan.forms.contains_key("grow (permuted)"));
+        let found = compare(&parse(text).unwrap(), &session, &inputs).unwrap();
+        let row = found.rows.iter().find(|row| row.name == "grow");
+        assert!(held && found.passed && found.skipped.is_empty(), "{found:?}");
+        assert!(row.is_some_and(|row| row.verdict != Verdict::Exceeds), "{found:?}");
+    }
 }

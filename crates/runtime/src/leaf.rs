@@ -271,13 +271,20 @@ fn gather(binding: &Binding, form: &Form, size: usize, bytes: &[u8]) -> Option<V
     let shape = binding.shape(&form.shape).ok()?;
     let strides = binding.shape(&form.strides).ok()?;
     let offset = *binding.shape(std::slice::from_ref(&form.offset)).ok()?.first()?;
-    let count = shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim))?;
-    let mut gathered = Vec::with_capacity(count.checked_mul(size)?.min(bytes.len()));
-    let mut at = vec![0usize; shape.len()];
+    // Lines that lie in one piece are copied as such.
+    let piece = match (shape.last(), strides.last()) {
+        (Some(&dim), Some(1)) => dim,
+        _ => 1,
+    };
+    let axes = shape.len() - usize::from(piece != 1);
+    let count = shape.get(..axes)?.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim))?;
+    let length = piece.checked_mul(size)?;
+    let mut gathered = Vec::with_capacity(count.checked_mul(length)?.min(bytes.len()));
+    let mut at = vec![0usize; axes];
     for _ in 0..count {
         let steps = at.iter().zip(&strides).map(|(at, stride)| at * stride);
         let first = (offset + steps.sum::<usize>()).checked_mul(size)?;
-        gathered.extend_from_slice(bytes.get(first..first.checked_add(size)?)?);
+        gathered.extend_from_slice(bytes.get(first..first.checked_add(length)?)?);
         for (at, &dim) in at.iter_mut().zip(&shape).rev() {
             *at += 1;
             if *at < dim {
