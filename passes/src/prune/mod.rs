@@ -1,4 +1,4 @@
-//! Pruning: weights that matter least are removed.
+//! Pruning: channels that nobody reads go, and, where asked for, weights that matter least.
 
 mod channels;
 mod cut;
