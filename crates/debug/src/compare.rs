@@ -260,8 +260,7 @@ impl Plan {
             let written = observation.written.get(&**graph.value_name(value));
             written.map_or(vec![], |written| written.sources.clone())
         };
-        let port = |value: Value| stage.ports.get(&value).copied();
-        let twice = names_of_several(graph);
+        let (port, twice) = (|value: Value| stage.ports.get(&value).copied(), names_of_several(graph));
         for (value, number) in &self.values {
             let name = graph.value_name(*value);
             match found.outcomes.get(*number) {
@@ -280,8 +279,8 @@ impl Plan {
         }
         for output in graph.outputs() {
             let name = output.name.to_string();
-            let number = self.outputs.iter().find(|(other, _)| *other == name).map(|(_, number)| *number);
-            let outcome = number.and_then(|number| found.outcomes.get(number));
+            let asked = self.outputs.iter().find(|(other, _)| *other == name);
+            let outcome = asked.and_then(|(_, number)| found.outcomes.get(*number));
             let row = match outcome {
                 Some(Outcome::Apart(difference)) => {
                     let dtype = graph.fact(output.value).dtype();
