@@ -95,6 +95,7 @@ fn tolerance(pieces: usize, k: usize, magnitude: f64) -> f64 {
 
 impl Problem {
     /// The kernel, its parameters, and B as it lies in memory. Elements of A and B are given row by row, terms adjacent.
+    // tidy: long, because a kernel is described with its operands.
     fn kernel(&self, a: &[f32], b: &[f32]) -> (ContractKernel, Vec<i64>, [Vec<u8>; 2]) {
         let mut sizes = Sizes { symbolic: self.symbolic, params: vec![] };
         let (batch, m, n, k) = (self.batch, self.m, self.n, self.k);
@@ -352,6 +353,7 @@ impl Conv {
         })
     }
 
+    // tidy: long, because a kernel is described, run and compared.
     fn check(&self, profile: &Profile) {
         let mut sizes = Sizes { symbolic: self.symbolic, params: vec![] };
         let output = self.output();

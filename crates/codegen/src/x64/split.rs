@@ -334,6 +334,11 @@ impl Pairs {
 }
 
 impl Rows {
+    const AT: Gpr = Register::R10;
+    const TO: Gpr = Register::R11;
+    const LEFT: Gpr = Register::RBX;
+    const ALL: Gpr = Register::RBP;
+
     /// Its machine code.
     ///
     /// **Errors**: it cannot be encoded.
@@ -343,13 +348,9 @@ impl Rows {
         const ROWS: Gpr = Register::RCX;
         const TERMS: Gpr = Register::R8;
         const TARGET: Gpr = Register::R9;
-        const AT: Gpr = Register::R10;
-        const TO: Gpr = Register::R11;
-        const LEFT: Gpr = Register::RBX;
-        const ALL: Gpr = Register::RBP;
         let mut asm = Asm::new()?;
-        asm.push(LEFT)?;
-        asm.push(ALL)?;
+        asm.push(Self::LEFT)?;
+        asm.push(Self::ALL)?;
         let words = [
             (SOURCE, RowWord::Source),
             (ROW, RowWord::RowBytes),
@@ -366,41 +367,45 @@ impl Rows {
         asm.load(ODD, Mem::at(SPARE_WORD, 0))?;
         let (mut row, mut block) = (asm.label(), asm.label());
         asm.place(&mut row)?;
-        asm.copy_word(AT, SOURCE)?;
-        asm.copy_word(TO, TARGET)?;
-        asm.copy_word(LEFT, TERMS)?;
+        asm.copy_word(Self::AT, SOURCE)?;
+        asm.copy_word(Self::TO, TARGET)?;
+        asm.copy_word(Self::LEFT, TERMS)?;
         asm.place(&mut block)?;
-        asm.lowest_bits(SPARE_WORD, LEFT, ALL)?;
-        asm.word_to_mask(LOADED[0], SPARE_32)?;
-        asm.shift_mask_right(LOADED[1], LOADED[0], 16)?;
-        for (at, value) in VALUES.into_iter().enumerate() {
-            asm.load_where(value, LOADED[at], Mem::at(AT, at as i64 * 64), false)?;
-        }
-        look(&mut asm)?;
-        for piece in 0..self.pieces {
-            if piece > 0 {
-                rest(&mut asm)?;
-            }
-            round(&mut asm)?;
-            asm.copy(OUT, ODD)?;
-            asm.pick_halves(OUT, SPARE[0], SPARE[1])?;
-            asm.store(Mem::at(TO, (piece * TILE_BYTES) as i64), OUT)?;
-        }
-        asm.add_number(AT, 128)?;
-        asm.add_number(TO, (self.pieces * TILE_BYTES) as i64)?;
-        asm.add_number(LEFT, -32)?;
+        self.terms(&mut asm)?;
         asm.jump_if_greater(block)?;
         asm.add_word(SOURCE, ROW)?;
         asm.add_number(TARGET, 64)?;
         asm.add_number(ROWS, -1)?;
         asm.jump_if_greater(row)?;
         report(&mut asm, RowWord::Found.offset())?;
-        asm.pop(ALL)?;
-        asm.pop(LEFT)?;
+        asm.pop(Self::ALL)?;
+        asm.pop(Self::LEFT)?;
         asm.ret()?;
         asm.place(&mut odd)?;
         let word = |at: u32| (2 * (2 * at) + 1) | (2 * (2 * at + 1) + 1) << 16;
         asm.words(&std::array::from_fn::<u32, 16, _>(|at| word(at as u32)))?;
         asm.finish()
+    }
+    /// 32 terms of a row; sets the flags by how many are left.
+    fn terms(&self, asm: &mut Asm) -> Result<(), AsmError> {
+        asm.lowest_bits(SPARE_WORD, Self::LEFT, Self::ALL)?;
+        asm.word_to_mask(LOADED[0], SPARE_32)?;
+        asm.shift_mask_right(LOADED[1], LOADED[0], 16)?;
+        for (at, value) in VALUES.into_iter().enumerate() {
+            asm.load_where(value, LOADED[at], Mem::at(Self::AT, at as i64 * 64), false)?;
+        }
+        look(asm)?;
+        for piece in 0..self.pieces {
+            if piece > 0 {
+                rest(asm)?;
+            }
+            round(asm)?;
+            asm.copy(OUT, ODD)?;
+            asm.pick_halves(OUT, SPARE[0], SPARE[1])?;
+            asm.store(Mem::at(Self::TO, (piece * TILE_BYTES) as i64), OUT)?;
+        }
+        asm.add_number(Self::AT, 128)?;
+        asm.add_number(Self::TO, (self.pieces * TILE_BYTES) as i64)?;
+        asm.add_number(Self::LEFT, -32)
     }
 }

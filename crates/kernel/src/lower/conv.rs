@@ -3,7 +3,7 @@
 use super::Lowering;
 use super::blocks::even_blocks;
 use super::contract::{Axes, Epilogue, EpilogueViews, Extents, Line};
-use super::exprs::{Exprs, LoopDim};
+use super::exprs::{Exprs, Leaf, LoopDim};
 use super::frame::Frame;
 use super::tiles::Blocking;
 use super::view::{View, mergeable_runs, run_size};
@@ -13,7 +13,7 @@ use crate::{BinaryFn, ExprId, Operand, Patches, Size, TILE_ROWS, TILE_TERMS, Til
 use rabot_ir::ops::Geometry;
 use rabot_ir::{Dim, NodeId, Op, Value};
 use rabot_tensor::DType;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Elements of a packed block of patches: 512 KiB of f32, a part of the second-level cache.
@@ -263,14 +263,7 @@ impl Lowering<'_, '_, '_> {
         let mut targets: Vec<View> = epilogue.roots.iter().map(|&root| self.allocate(root)).collect();
         let lines = image_lines(&result, views.values().chain(&targets));
         if let Lines::None = lines {
-            for (target, &root) in targets.iter_mut().zip(&epilogue.roots) {
-                if !is_spatially_merged(target) {
-                    *target = self.allocate_dense(root);
-                }
-            }
-            for view in views.values_mut() {
-                *view = self.spatially_merged(view, conv.anchor);
-            }
+            self.merge_spatially(&mut targets, &mut views, epilogue);
         }
         let mut loads: Vec<View> = conv.parameters.iter().map(|view| view.along(1, &result)).collect();
         let pixels: Dim = result[2..].iter().product();
@@ -310,6 +303,23 @@ impl Lowering<'_, '_, '_> {
         };
         self.call_contraction(frame, shape, a, b, accumulator, dag, stores, blocking, epilogue);
         true
+    }
+
+    /// Makes the spatial axes of what an epilogue writes and reads walkable by one stride.
+    fn merge_spatially(
+        &mut self,
+        targets: &mut [View],
+        views: &mut HashMap<Leaf, View>,
+        epilogue: &Epilogue,
+    ) {
+        for (target, &root) in targets.iter_mut().zip(&epilogue.roots) {
+            if !is_spatially_merged(target) {
+                *target = self.allocate_dense(root);
+            }
+        }
+        for view in views.values_mut() {
+            *view = self.spatially_merged(view, epilogue.nodes[0]);
+        }
     }
 
     /// The view with its spatial axes walkable by one stride; copied where they are not.
