@@ -22,7 +22,7 @@
 //! output "y" = %4
 //! ```
 
-use super::{affine, before, composite, slices};
+use super::{affine, before, composite, moved, slices};
 use crate::canonicalize::views::pads::SIGN_OF_ZERO;
 use rabot_ir::Graph;
 use rabot_rewrite::{
@@ -66,7 +66,7 @@ impl Pass for Fuse {
     fn rules(&self) -> Vec<RuleInfo> {
         // Operators first: a Gelu is recognized by the 0.5 that `affine` would fold into weights.
         let slices = slices::RULES.to_vec();
-        let affine = [affine::RULES, before::RULES].concat();
+        let affine = [affine::RULES, before::RULES, moved::RULES].concat();
         [composite::rules(), slices, affine, SIGN_OF_ZERO.to_vec()].concat()
     }
 

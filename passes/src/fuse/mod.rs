@@ -6,6 +6,7 @@ pub mod compact;
 mod composite;
 pub mod fusion;
 pub mod group;
+mod moved;
 pub mod qdq;
 pub mod reassociate;
 mod scaled;
