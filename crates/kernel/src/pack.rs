@@ -315,7 +315,6 @@ pub(crate) fn in_panels(
     }
     // Rows of tiles and wide vectors are cache lines, so panels begin with one.
     let mut memory = vec![0u8; total.checked_add(SCRATCH_ALIGN_BYTES).ok_or_else(too_large)?];
-    rabot_mmap::use_large_pages(&mut memory);
     let start = memory.as_ptr().align_offset(SCRATCH_ALIGN_BYTES).min(SCRATCH_ALIGN_BYTES);
     let packed = &mut memory[start..start + total];
     let block = terms * width * term_bytes * PANELS_ABREAST;

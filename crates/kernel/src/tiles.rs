@@ -123,6 +123,7 @@ fn row_bytes(elements: Dim) -> Dim {
 }
 
 /// The pieces of a finite f32: each is what is left, rounded to bf16.
+#[inline(always)]
 fn pieces(value: f32) -> [u16; 3] {
     let mut rest = value;
     [0; 3].map(|_| {
@@ -179,10 +180,11 @@ fn pack_a<const N: usize>(
             for (number, tile) in panel.chunks_mut(count * TILE_BYTES).enumerate() {
                 let (channel, tap) = (number / taps * TILE_TERMS, number % taps);
                 for row in 0..TILE_ROWS.min(source.outer - first) {
+                    let start = source.index(batch, first + row, channel * taps + tap);
                     for term in 0..TILE_TERMS.min(channels - channel) {
-                        let at = source.index(batch, first + row, (channel + term) * taps + tap);
                         let to = (row * TILE_TERMS + term) * BF16_BYTES;
-                        put(tile, count, TILE_BYTES, to, widen(elements[at]));
+                        let value = widen(elements[start + term * taps * source.k_stride]);
+                        put(tile, count, TILE_BYTES, to, value);
                     }
                 }
             }
@@ -204,10 +206,10 @@ fn pack_b<const N: usize>(
             for (number, tile) in panel.chunks_mut(count * step).enumerate() {
                 let from = number * TILE_TERMS;
                 for term in 0..TILE_TERMS.min(source.k - from) {
+                    let start = source.index(batch, first, from + term);
                     for column in 0..TILE_COLUMNS.min(source.outer - first) {
-                        let at = source.index(batch, first + column, from + term);
                         let to = (term / 2 * TILE_COLUMNS + column) * PAIR_BYTES + term % 2 * BF16_BYTES;
-                        put(tile, count, step, to, widen(elements[at]));
+                        put(tile, count, step, to, widen(elements[start + column * source.outer_stride]));
                     }
                 }
             }

@@ -131,26 +131,6 @@ pub fn release(bytes: &[u8]) {
     }
 }
 
-/// Bytes of a large page.
-const LARGE_PAGE: usize = 2 << 20;
-
-/// Asks the system to put memory on large pages, those that lie in it whole: a loop that goes through megabytes finds
-/// their addresses sooner. Best before the memory is written for the first time. It stays as it is where the system has
-/// no large pages.
-pub fn use_large_pages(memory: &mut [u8]) {
-    let range = memory.as_mut_ptr_range();
-    let (first, last) =
-        ((range.start as usize).next_multiple_of(LARGE_PAGE), range.end as usize / LARGE_PAGE * LARGE_PAGE);
-    if first < last {
-        // SAFETY: the pages lie within memory that is borrowed here; the advice does not change what they hold. A failure
-        // only means that the pages stay small.
-        #[cfg(target_os = "linux")]
-        unsafe {
-            libc::madvise(first as *mut libc::c_void, last - first, libc::MADV_HUGEPAGE)
-        };
-    }
-}
-
 fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
     match metadata.is_file() {
         true => Ok(()),
@@ -184,15 +164,6 @@ mod tests {
         assert_eq!(mapped, contents);
         release(&contents);
         assert_eq!(contents[4096], (4096 % 253) as u8);
-    }
-
-    #[test]
-    fn memory_on_large_pages_holds_what_it_held() {
-        let mut memory: Vec<u8> = (0..5usize << 20).map(|i| (i % 251) as u8).collect();
-        let before = memory.clone();
-        use_large_pages(&mut memory);
-        assert!(memory == before);
-        use_large_pages(&mut []);
     }
 
     #[test]

@@ -20,16 +20,20 @@ const PIECES: usize = 3;
 const FEATURES: [&str; 8] =
     ["amx-tile", "amx-bf16", "avx512f", "avx512bw", "avx512dq", "avx512vl", "bmi2", "fma"];
 
-/// Nanoseconds of a multiply-add on vectors, and of one by six products on tiles (measured on Sapphire Rapids: 175 and
-/// 430 GFLOP/s). Only their ratio to each other and to the next one counts.
-const VECTOR_NS: f64 = 2.0 / 175.0;
-const TILE_NS: f64 = 2.0 / 430.0;
+/// Nanoseconds of a multiply-add on vectors, and of one by six products on tiles (measured on Sapphire Rapids: 170 and
+/// 320 GFLOP/s). Only their ratio to each other and to the next ones counts.
+const VECTOR_NS: f64 = 2.0 / 170.0;
+const TILE_NS: f64 = 2.0 / 320.0;
 
-/// Nanoseconds for cutting an f32 into three pieces.
-const SPLIT_NS: f64 = 0.15;
+/// Nanoseconds for cutting an f32 into three pieces, and for a part of a line of a tile of sums beside its products.
+const SPLIT_NS: f64 = 0.2;
+const SUMS_NS: f64 = 100.0;
 
 /// Bytes of a block of an operand that is cut into pieces as the kernel runs: a part of the second-level cache.
 const BLOCK_BYTES: usize = 768 << 10;
+
+/// Columns that are cut at a time.
+const LANES: usize = 16;
 
 /// A size of images that is not known.
 const TYPICAL_SIZE: i64 = 64;
@@ -53,8 +57,10 @@ struct Sizes {
     /// Channels of a tap.
     channels: usize,
     taps: usize,
-    /// Elements that are cut into pieces as the kernel runs.
+    /// Elements that are cut into pieces as the kernel runs, with those that fill vectors.
     split: usize,
+    /// Lines of an image, each of which has an epilogue of its own.
+    lines: usize,
 }
 
 impl Sizes {
@@ -68,7 +74,9 @@ impl Sizes {
             self.channels.next_multiple_of(TILE_TERMS),
             self.taps,
         ];
-        product(full) * TILE_NS + self.split as f64 * SPLIT_NS < vectors
+        let parts = self.n.div_ceil(TILE_COLUMNS) + self.lines;
+        let sums = self.m.div_ceil(TILE_COLUMNS) as f64 * parts as f64;
+        product(full) * TILE_NS + self.split as f64 * SPLIT_NS + sums * SUMS_NS < vectors
     }
 }
 
@@ -92,7 +100,8 @@ impl Lowering<'_, '_, '_> {
         let pixels: usize = outputs.iter().product();
         let channels = conv.channels;
         let (blocks, rows) = (channels.div_ceil(TILE_TERMS), conv.rows());
-        let mut sizes = Sizes { m: rows, n: pixels, channels, taps: 1, split: channels * pixels };
+        let padded = channels.next_multiple_of(TILE_TERMS);
+        let mut sizes = Sizes { m: rows, n: pixels, channels, taps: 1, split: padded * pixels, lines: 0 };
         let pixel_bytes = blocks * TILE_TERMS * PIECES * 2;
         let columns = even_blocks(&Dim::from(pixels), BLOCK_BYTES / pixel_bytes, TILE_COLUMNS);
         let (tiles, columns) = match image {
@@ -102,13 +111,15 @@ impl Lowering<'_, '_, '_> {
                 sizes.taps = patches.kernel.iter().product();
                 match outputs[..] {
                     [_] => {
-                        sizes.split = channels * phases * (pixels + patches.reach(0));
+                        sizes.split = padded * phases * (pixels + patches.reach(0));
                         (Tiles { pieces: PIECES, lines: 0 }, columns)
                     }
                     [height, width] => {
                         let line = width + patches.reach(1);
                         sizes.n = height * line;
-                        sizes.split = channels * phases * (height + patches.reach(0)) * line;
+                        let vectors = line.next_multiple_of(LANES);
+                        sizes.split = padded * phases * (height + patches.reach(0)) * vectors;
+                        sizes.lines = height;
                         let most = (BLOCK_BYTES / (pixel_bytes * phases * line).max(1))
                             .saturating_sub(patches.reach(0));
                         let lines = block_lines(height, most.max(1));
@@ -142,7 +153,7 @@ impl Lowering<'_, '_, '_> {
         let (m, n) = (size(&axes.row), size(&axes.column));
         let [rows, columns, k] = [&m, &n, &product.k].map(|dim| least(dim, 1));
         let split = rows * k + if is_constant { 0 } else { columns * k };
-        if !(Sizes { m: rows, n: columns, channels: k, taps: 1, split }).suit_tiles() {
+        if !(Sizes { m: rows, n: columns, channels: k, taps: 1, split, lines: 0 }).suit_tiles() {
             return None;
         }
         // Of many terms, those of A that are taken at a time are to stay in the cache.
