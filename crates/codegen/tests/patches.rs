@@ -276,6 +276,18 @@ fn vectors_of_several_lines() {
 }
 
 #[test]
+fn vectors_of_lines_with_strides() {
+    for (stride, width) in
+        [(2, 13), (2, 16), (2, 17), (2, 31), (2, 32), (2, 67), (3, 22), (3, 50), (4, 23), (4, 66), (5, 60)]
+    {
+        let strides = vec![2, stride];
+        let base = conv(3, 5, &[7, width], &[3, 3]);
+        check(&Conv { strides: strides.clone(), pads: vec![1, 1], pads_after: vec![1, 1], ..base.clone() });
+        check(&Conv { strides, pads: vec![0, 2], pads_after: vec![2, 4], images: 2, symbolic: true, ..base });
+    }
+}
+
+#[test]
 fn three_axes() {
     let base = conv(2, 7, &[4, 5, 6], &[2, 3, 3]);
     check(&base);

@@ -6,7 +6,7 @@
 use crate::clif::contract_build::Contraction;
 use crate::clif::contract_leaf::is_wide;
 use crate::clif::pack::{Lines, Source};
-use crate::x64::copy::{self, Copy, MOST_PIECES, Word};
+use crate::x64::copy::{self, Copy, MOST_PIECES, MOST_STEP, Word};
 use crate::x64::{LANES, Leaf};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -45,15 +45,15 @@ impl Contraction<'_, '_, '_> {
     /// Lines that a vector of positions is put together of, if leaves can pack the image.
     pub fn wide_lines(&self, patches: &Patches, source: Source) -> Option<usize> {
         let wide = is_wide(self.kernel, self.cx.target) && source.dtype == DType::F32;
-        let adjacent =
-            patches.strides.last() == Some(&1) && patches.input_strides.last() == Some(&Size::Const(1));
+        let step = *patches.strides.last()?;
+        let near = step <= MOST_STEP && patches.input_strides.last() == Some(&Size::Const(1));
         let lines = match patches.output.as_slice() {
             [_] => 1,
             [.., Size::Const(width)] if *width > 0 => 1 + (LANES as i64 - 1 + width - 1) / width,
             _ => return None,
         };
         let lines = usize::try_from(lines).ok()?;
-        (wide && adjacent && lines <= MOST_LINES).then_some(lines)
+        (wide && near && lines <= MOST_LINES.min(Copy::most_pieces(step))).then_some(lines)
     }
 
     /// Packs the columns `column..column + columns` of the patches of an image into the block of B.
@@ -163,10 +163,11 @@ impl Contraction<'_, '_, '_> {
                 let at = self.add(start, distance);
                 let extent = self.size(patches.input[axis]);
                 if axis + 1 == distances.len() {
-                    let first = self.ins().isub(at, piece.lane);
+                    let before = self.mul_int(piece.lane, patches.strides[axis] as i64);
+                    let first = self.ins().isub(at, before);
                     let offset = self.mul_int(first, F32_BYTES);
                     address = self.add(address, offset);
-                    let lanes = self.lanes_inside(piece, at, extent);
+                    let lanes = self.lanes_inside(piece, at, extent, patches.strides[axis] as i64);
                     let none = self.int(0);
                     mask = Some(match mask {
                         Some(inside) => self.ins().select(inside, lanes, none),
@@ -194,19 +195,23 @@ impl Contraction<'_, '_, '_> {
         self.store(target, image.words, Word::Target.offset());
         self.store(image.row_bytes, image.words, Word::TargetStep.offset());
         self.store(image.channel_bytes, image.words, Word::SourceStep.offset());
-        self.cx.call_leaf(Leaf::Copy(Copy { vectors: 1, pieces: pieces.len() }), image.words);
+        let step = patches.strides.last().copied().unwrap_or(1);
+        self.cx.call_leaf(Leaf::Copy(Copy { vectors: 1, pieces: pieces.len(), step }), image.words);
         let next = self.add_int(target, self.kernel.tile.nr as i64 * F32_BYTES);
         self.set(row, next);
     }
 
-    /// The lanes of a piece that lie in a line of the image: its first one is at `at`, and the line has `extent`
-    /// elements.
-    fn lanes_inside(&mut self, piece: &Piece, at: Value, extent: Value) -> Value {
+    /// The lanes of a piece that lie in a line of the image: its first one is at `at`, the others `step` elements
+    /// apart, and the line has `extent` elements.
+    fn lanes_inside(&mut self, piece: &Piece, at: Value, extent: Value, step: i64) -> Value {
         let zero = self.int(0);
         let before = self.ins().isub(zero, at);
         let missing = self.ins().smax(before, zero);
+        let missing = self.ceil_div(missing, step);
         let low = self.add(piece.lane, missing);
         let there = self.ins().isub(extent, at);
+        let there = self.ins().smax(there, zero);
+        let there = self.ceil_div(there, step);
         let count = self.min(there, piece.count);
         let high = self.add(piece.lane, count);
         let low = self.ones_below(low);
@@ -260,7 +265,7 @@ impl Contraction<'_, '_, '_> {
                 c.store(address, words, at);
                 c.store(mask, words, at + 8);
             }
-            c.cx.call_leaf(Leaf::Copy(Copy { vectors, pieces: 1 }), words);
+            c.cx.call_leaf(Leaf::Copy(Copy { vectors, pieces: 1, step: 1 }), words);
         });
     }
 }

@@ -424,6 +424,11 @@ impl Asm {
         self.add(Instruction::with3(Code::VEX_Bzhi_r32_rm32_r32, to, ones.operand(false), to)?)
     }
 
+    /// Puts the low bits of `from` where `places` has ones.
+    pub fn spread_bits(&mut self, to: Gpr, from: Gpr, places: Gpr) -> Result<(), AsmError> {
+        self.add(Instruction::with3(Code::VEX_Pdep_r64_r64_rm64, to, from, places)?)
+    }
+
     /// A mask of 16 lanes, by number, from the low bits of a register.
     pub fn set_mask(&mut self, mask: usize, from: Gpr) -> Result<(), AsmError> {
         let from = Register::EAX + (from as u32 - Register::RAX as u32);

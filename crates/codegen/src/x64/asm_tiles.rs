@@ -130,6 +130,11 @@ impl Asm {
         self.add(Instruction::with3(code, zmm(to), zmm(a), zmm(b))?)
     }
 
+    /// `to = a | b`, bit by bit.
+    pub fn or(&mut self, to: Zmm, a: Zmm, b: Zmm) -> Result<(), AsmError> {
+        self.three(Code::EVEX_Vpord_zmm_k1z_zmm_zmmm512b32, to, a, b)
+    }
+
     /// `to = a & b`, bit by bit.
     pub fn and(&mut self, to: Zmm, a: Zmm, b: Zmm) -> Result<(), AsmError> {
         self.three(Code::EVEX_Vpandd_zmm_k1z_zmm_zmmm512b32, to, a, b)
