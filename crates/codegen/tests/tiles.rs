@@ -467,6 +467,15 @@ fn images_of_two_axes() {
 }
 
 #[test]
+fn images_of_many_channels_whose_sums_wait() {
+    let Some(profile) = profile() else { return };
+    let same = Conv { pads: vec![1, 1], pads_after: vec![1, 1], ..conv(600, 34, &[4, 9], &[3, 3]) };
+    Conv { block: 4, ..same.clone() }.check(&profile);
+    Conv { block: 3, images: 2, symbolic: true, strides: vec![1, 2], ..same }.check(&profile);
+    Conv { pads: vec![2], pads_after: vec![2], block: 2, ..conv(850, 7, &[70], &[5]) }.check(&profile);
+}
+
+#[test]
 fn lines_of_all_widths() {
     let Some(profile) = profile() else { return };
     for width in [1, 5, 7, 14, 15, 16, 17, 31, 32, 33, 50] {

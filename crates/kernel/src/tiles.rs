@@ -83,26 +83,51 @@ pub fn tile_scratch_bytes(kernel: &ContractKernel, pieces: usize, k: &Dim, colum
             kernel.scratch_rows().div_ceil(TILE_ROWS) * pieces * TILE_BYTES
         }
     };
-    blocks * (b * Dim::from(pieces * TILE_ROWS) + Dim::from(a)) + Dim::from(sum_bytes(kernel))
+    blocks * (b * Dim::from(pieces * TILE_ROWS) + Dim::from(a)) + sum_bytes(kernel, columns)
 }
 
-/// Blocks of terms that a product of matrices takes at a time where it has more: then what is read again and again of A
+/// Tiles of terms, blocks times taps, that are taken at a time where a sum has more: then what is read again and again
 /// stays in the second-level cache.
-pub const TILE_BLOCKS: usize = 32;
+const TILES_TOGETHER: usize = 32;
+
+/// Tiles of terms of an image that are still taken at once: parts of a sum are stored and loaded again.
+const MOST_TILES_OF_IMAGE: usize = 128;
+
+/// Blocks of terms that are taken at a time of so many with so many taps each, unless they are all taken at once.
+/// `streams`: each panel of the constant operand is read once in an item, by all of the other.
+pub fn blocks_together(blocks: usize, taps: usize, streams: bool) -> Option<usize> {
+    let most = if streams { TILES_TOGETHER } else { MOST_TILES_OF_IMAGE };
+    (blocks.saturating_mul(taps) > most).then(|| {
+        let together = (TILES_TOGETHER / taps.max(1)).max(1);
+        blocks.div_ceil(blocks.div_ceil(together))
+    })
+}
 
 impl ContractKernel {
-    /// True if the terms of the sum are taken some at a time, and the sums of a block wait in scratch memory.
-    pub fn sums_in_parts(&self) -> bool {
-        let many = matches!(self.k, Size::Const(k) if k > (TILE_BLOCKS * TILE_TERMS) as i64);
-        many && self.tiles.is_some() && matches!(self.b, Operand::Packed { .. })
+    /// Blocks of terms that are taken at a time, if the sums of a block wait in scratch memory for the rest.
+    pub fn blocks_at_a_time(&self) -> Option<usize> {
+        let (Some(_), Size::Const(k)) = (self.tiles, self.k) else { return None };
+        let taps = self.taps().max(1);
+        let blocks = usize::try_from(k).ok()?.div_ceil(taps * TILE_TERMS);
+        match (&self.a, &self.b) {
+            (_, Operand::Packed { .. }) => blocks_together(blocks, taps, true),
+            (Operand::Packed { .. }, _) => blocks_together(blocks, taps, false),
+            _ => None,
+        }
     }
 }
 
-/// Bytes of the sums of a block that wait.
-fn sum_bytes(kernel: &ContractKernel) -> usize {
-    let columns = kernel.tile.columns.next_multiple_of(TILE_COLUMNS);
+/// Bytes of the sums of a block that wait; `columns` is the width of B's images, where it has lines.
+fn sum_bytes(kernel: &ContractKernel, columns: &Dim) -> Dim {
+    if kernel.blocks_at_a_time().is_none() {
+        return Dim::from(0);
+    }
+    let columns = match (&kernel.b, kernel.tiles.map_or(0, |tiles| tiles.lines)) {
+        (Operand::Patches(patches), 1..) => patch_elements(kernel, patches, columns),
+        _ => Dim::from(kernel.tile.columns),
+    };
     let rows = kernel.tile.rows.next_multiple_of(TILE_COLUMNS);
-    if kernel.sums_in_parts() { rows * columns * size_of::<f32>() } else { 0 }
+    (columns + Dim::from(TILE_COLUMNS)) * Dim::from(rows * size_of::<f32>())
 }
 
 /// Elements of a block of an image, all phases of it.

@@ -10,7 +10,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use rabot_kernel::{
-    ContractKernel, SCRATCH_ALIGN_BYTES, TILE_BLOCKS, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, Tiles,
+    ContractKernel, Operand, SCRATCH_ALIGN_BYTES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, Tiles,
 };
 
 /// Bytes of an f32, and of a pair of bf16.
@@ -36,14 +36,14 @@ impl Contraction<'_, '_, '_> {
     /// Tile after tile; the operand packed at compile time is the outer loop. Of many terms, some at a time.
     pub(super) fn tile_block(&mut self, common: &Common, block: &Block) -> Result<(), KernelError> {
         let (zero, one) = (self.int(0), self.int(1));
-        if !self.kernel.sums_in_parts() {
+        let Some(together) = self.kernel.blocks_at_a_time() else {
             let terms = Terms { first: zero, blocks: common.blocks, last: one };
             return self.tiles_of(common, block, terms);
-        }
+        };
         self.clear_sums(common, block);
         let mut result = Ok(());
-        self.for_range(zero, common.blocks, TILE_BLOCKS as i64, |c, first| {
-            let (left, most) = (c.ins().isub(common.blocks, first), c.int(TILE_BLOCKS as i64));
+        self.for_range(zero, common.blocks, together as i64, |c, first| {
+            let (left, most) = (c.ins().isub(common.blocks, first), c.int(together as i64));
             let last = c.ins().icmp(IntCC::SignedLessThanOrEqual, left, most);
             let last = c.ins().uextend(I64, last);
             let terms = Terms { first, blocks: c.min(left, most), last };
@@ -107,12 +107,14 @@ impl Contraction<'_, '_, '_> {
                 self.add(block.b, offset)
             }
         };
-        let (a, b) = match self.kernel.sums_in_parts() {
-            false => (a, b),
-            true => {
-                let piece = common.tiles.pieces * TILE_BYTES;
-                let (of_a, of_b) =
-                    (self.mul_int(terms.first, piece as i64), self.mul_int(terms.first, 2 * piece as i64));
+        let (a, b) = match self.kernel.blocks_at_a_time() {
+            None => (a, b),
+            Some(_) => {
+                let pieces = common.tiles.pieces;
+                let tiles = self.mul(terms.first, common.taps);
+                let of_a = self.mul_int(tiles, (pieces * TILE_BYTES) as i64);
+                let rows = self.mul_int(terms.first, (pieces * TILE_ROWS) as i64);
+                let of_b = self.mul(rows, common.row_bytes);
                 (self.add(a, of_a), self.add(b, of_b))
             }
         };
@@ -126,7 +128,7 @@ impl Contraction<'_, '_, '_> {
         put(self, Word::Taps, common.taps);
         put(self, Word::Distances, common.distances);
         put(self, Word::Tile, tile);
-        let soon = self.soon(common, b, row, terms);
+        let soon = self.soon(common, [a, b], [row, column], terms);
         put(self, Word::Soon, soon);
         let rows = self.ins().isub(block.rows, row);
         let columns = self.ins().isub(block.columns, column);
@@ -145,7 +147,7 @@ impl Contraction<'_, '_, '_> {
 
     /// Where the sums of a tile go: to the stack, or to where they wait for the rest of their terms.
     fn sums(&mut self, common: &Common, block: &Block, [row, column]: [Value; 2]) -> Value {
-        if !self.kernel.sums_in_parts() {
+        if self.kernel.blocks_at_a_time().is_none() {
             return self.common.tile;
         }
         let [row, column] =
@@ -157,13 +159,32 @@ impl Contraction<'_, '_, '_> {
         self.add(common.sums, offset)
     }
 
-    /// The part of the next panel of B that the tile at `row` fetches: each one of a column of tiles takes another.
-    fn soon(&mut self, common: &Common, panel: Value, row: Value, terms: Terms) -> Value {
+    /// What the tile at `row` and `column` fetches: a part of the next panel of the operand that was packed at compile
+    /// time. Each tile that reads the same panel takes another.
+    fn soon(
+        &mut self,
+        common: &Common,
+        [a, b]: [Value; 2],
+        [row, column]: [Value; 2],
+        terms: Terms,
+    ) -> Value {
         let taps = self.mul(terms.blocks, common.taps);
         let part = self.mul_int(taps, (common.ahead * SCRATCH_ALIGN_BYTES) as i64);
-        let number = self.ins().ushr_imm_u(row, i64::from(TILE_COLUMNS.ilog2()));
+        let shift = i64::from(TILE_COLUMNS.ilog2());
+        if by_column(self.kernel) {
+            let number = self.ins().ushr_imm_u(row, shift);
+            let offset = self.mul(number, part);
+            let next = self.add(b, common.b_panel_bytes);
+            return self.add(next, offset);
+        }
+        // Two panels of A lie apart: tiles take parts of them in turn.
+        let number = self.ins().ushr_imm_u(column, shift);
+        let second = self.ins().band_imm_u(number, 1);
+        let panel = self.add_int(second, 2);
+        let panel = self.mul(panel, common.panel_bytes);
+        let number = self.ins().ushr_imm_u(number, 1);
         let offset = self.mul(number, part);
-        let next = self.add(panel, common.b_panel_bytes);
+        let next = self.add(a, panel);
         self.add(next, offset)
     }
 
@@ -188,7 +209,7 @@ impl Contraction<'_, '_, '_> {
     fn call_products(&mut self, common: &Common, block: &Block, rows: Value, columns: Value) {
         let one = self.int(TILE_ROWS as i64);
         let (pieces, words, ahead) = (common.tiles.pieces, common.words, common.ahead);
-        let adds = self.kernel.sums_in_parts();
+        let adds = self.kernel.blocks_at_a_time().is_some();
         let few_rows = self.ins().icmp(IntCC::SignedLessThanOrEqual, rows, one);
         let few_columns = self.ins().icmp(IntCC::SignedLessThanOrEqual, columns, one);
         let call = |c: &mut Self, rows: usize, columns: usize, exact: bool| {
@@ -257,10 +278,14 @@ impl Contraction<'_, '_, '_> {
     }
 }
 
-/// How many cache lines a tile fetches ahead for each tap, so that the tiles of one panel of B, which is read once in an
-/// item, fetch the next one. Panels of A of convolutions gain nothing by it (measured).
+/// How many cache lines a tile fetches ahead for each tap, so that the tiles of one panel of the operand packed at compile
+/// time, which is read once in an item, fetch the next one.
 pub(super) fn lines_ahead(kernel: &ContractKernel, tiles: Tiles) -> usize {
     let lines = 2 * tiles.pieces * TILE_BYTES / SCRATCH_ALIGN_BYTES;
-    let tall = kernel.tile.rows / TILE_COLUMNS;
-    if by_column(kernel) { lines.div_ceil(tall.max(1)).min(MOST_AHEAD) } else { 0 }
+    let readers = match (&kernel.a, &kernel.b) {
+        (_, Operand::Packed { .. }) => kernel.tile.rows / TILE_COLUMNS,
+        (Operand::Packed { .. }, _) => (kernel.tile.columns / TILE_COLUMNS).next_multiple_of(2),
+        _ => return 0,
+    };
+    lines.div_ceil(readers.max(1)).min(MOST_AHEAD)
 }

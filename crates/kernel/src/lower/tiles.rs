@@ -8,7 +8,8 @@ use super::Lowering;
 use super::blocks::even_blocks;
 use super::contract::{Axes, Product};
 use super::conv::Convolution;
-use crate::{Operand, TILE_BLOCKS, TILE_COLUMNS, TILE_ROWS, TILE_TERMS, Tile, Tiles};
+use crate::tiles::blocks_together;
+use crate::{Operand, TILE_COLUMNS, TILE_ROWS, TILE_TERMS, Tile, Tiles};
 use rabot_ir::Dim;
 use rabot_target::Arch;
 use rabot_tensor::DType;
@@ -102,13 +103,15 @@ impl Lowering<'_, '_, '_> {
         let (blocks, rows) = (channels.div_ceil(TILE_TERMS), conv.rows());
         let padded = channels.next_multiple_of(TILE_TERMS);
         let mut sizes = Sizes { m: rows, n: pixels, channels, taps: 1, split: padded * pixels, lines: 0 };
-        let pixel_bytes = blocks * TILE_TERMS * PIECES * 2;
+        let taps = if let Operand::Patches(patches) = image { patches.kernel.iter().product() } else { 1 };
+        let together = blocks_together(blocks, taps, false).unwrap_or(blocks);
+        let pixel_bytes = together * TILE_TERMS * PIECES * 2;
         let columns = even_blocks(&Dim::from(pixels), BLOCK_BYTES / pixel_bytes, TILE_COLUMNS);
         let (tiles, columns) = match image {
             Operand::Patches(patches) => {
                 let axes = patches.kernel.len();
                 let phases: usize = (0..axes).map(|axis| patches.phases(axis)).product();
-                sizes.taps = patches.kernel.iter().product();
+                sizes.taps = taps;
                 match outputs[..] {
                     [_] => {
                         sizes.split = padded * phases * (pixels + patches.reach(0));
@@ -157,8 +160,9 @@ impl Lowering<'_, '_, '_> {
             return None;
         }
         // Of many terms, those of A that are taken at a time are to stay in the cache.
-        let together = if is_constant { k.min(TILE_BLOCKS * TILE_TERMS) } else { k };
-        let most = BLOCK_BYTES / (together.next_multiple_of(TILE_TERMS) * PIECES * 2).max(1);
+        let blocks = k.div_ceil(TILE_TERMS);
+        let together = if is_constant { blocks_together(blocks, 1, true) } else { None };
+        let most = BLOCK_BYTES / (together.unwrap_or(blocks) * TILE_TERMS * PIECES * 2).max(1);
         let (rows, columns) = if is_constant {
             (even_blocks(&m, most, TILE_COLUMNS), even_blocks(&n, 256, TILE_COLUMNS))
         } else {
