@@ -21,7 +21,7 @@ RABOT = os.environ.get("RABOT") or ROOT / "target" / "release" / "rabot"
 ZOO = pathlib.Path(os.environ.get("RABOT_ZOO") or pathlib.Path.home() / ".cache" / "rabot-zoo")
 MODELS = ["minilm-l6-v2", "efficientnet-lite0", "whisper-tiny-en-encoder"]
 PASSES = ["convert", "convert{to=bf16}", "convert{what=weights}", "convert{to=bf16,what=weights}"]
-PIPELINE = "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,channels,{},cse,dce,group"
+PIPELINE = "qdq,cse,fold,unroll,cse,algebra,fuse,subpixel,fold,algebra,channels,{},cse,dce,group"
 
 
 def rabot(*arguments):

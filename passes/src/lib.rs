@@ -16,4 +16,6 @@ mod random;
 #[cfg(test)]
 mod sound;
 
-pub use registry::{DEFAULT_PIPELINE, PASSES, default_pipeline, default_pipeline_with, level, pipeline};
+pub use registry::{
+    DEFAULT_PIPELINE, PASSES, default_pipeline, default_pipeline_with, file_pipeline, level, pipeline,
+};

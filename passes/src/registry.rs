@@ -13,6 +13,7 @@ pub const PASSES: &[PassInfo] = &[
     fuse::qdq::INFO,
     fuse::reassociate::INFO,
     fuse::fusion::INFO,
+    fuse::subpixel::INFO,
     prune::dead::INFO,
     prune::magnitude::INFO,
     quantize::int8::INFO,
@@ -33,6 +34,7 @@ const DEFAULT: &[Line] = &[
     ("cse", "before rules: a value that is computed twice does not match where it is used once"),
     ("algebra", "no-op casts and views stand between the operators that `fuse` looks for"),
     ("fuse", "while batch norms and activations are still whole"),
+    ("subpixel", "behind `fuse`, which folds scales into the weights; the views it makes are for `algebra`"),
     ("fold", "constants that fusing left to compute"),
     ("algebra", "identities that fusing made"),
     ("channels", "slices of layers are as far down as they go, and weights are whole"),
@@ -65,6 +67,10 @@ const LEVELS: [&[Line]; 4] = [
         ("reassociate", "before `fuse`: it makes the means that norms are recognized by, and fewer weights"),
         ("cse", "a mean that reassociating took anew is one that is there already"),
         ("fuse", "while batch norms and activations are still whole"),
+        (
+            "subpixel",
+            "behind `fuse`, which folds scales into the weights; the views it makes are for `algebra`",
+        ),
         ("fold", "constants that fusing left to compute"),
         ("algebra", "identities that fusing made"),
         ("channels", "slices of layers are as far down as they go, and weights are whole"),
@@ -75,7 +81,8 @@ const LEVELS: [&[Line]; 4] = [
 ];
 
 /// The default pipeline as text.
-pub const DEFAULT_PIPELINE: &str = "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,channels,cse,dce,group";
+pub const DEFAULT_PIPELINE: &str =
+    "qdq,cse,fold,unroll,cse,algebra,fuse,subpixel,fold,algebra,channels,cse,dce,group";
 
 /// The pipeline of an optimization level as text: 0 does nothing, 1 cleans up and groups without changing a bit, 2 is
 /// the default, 3 also reorders sums and products. `None` for other levels.
@@ -113,7 +120,7 @@ const CLEAN_UP: usize = 3;
 ///
 /// ```
 /// let text = rabot_passes::default_pipeline_with("prune,quantize");
-/// assert_eq!(text, "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,channels,prune,quantize,cse,dce,group");
+/// assert_eq!(text, "qdq,cse,fold,unroll,cse,algebra,fuse,subpixel,fold,algebra,channels,prune,quantize,cse,dce,group");
 /// ```
 pub fn default_pipeline_with(passes: &str) -> String {
     let names: Vec<&str> = DEFAULT.iter().map(|(name, _)| *name).collect();
@@ -123,9 +130,26 @@ pub fn default_pipeline_with(passes: &str) -> String {
     all.join(",")
 }
 
+/// Passes of the default pipeline that make forms for kernels, which files for other programs are better without.
+const FOR_KERNELS: [&str; 2] = ["subpixel", "group"];
+
+/// The pipeline for models that are written as files for other programs, as text: that of kernels without their own
+/// forms, and what says the same in fewer nodes.
+pub fn file_pipeline() -> String {
+    let names = DEFAULT.iter().map(|(name, _)| *name).filter(|name| !FOR_KERNELS.contains(name));
+    names.chain(["compact", "dce"]).collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_hold_no_forms_for_kernels() {
+        let text = file_pipeline();
+        assert_eq!(text, "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,channels,cse,dce,compact,dce");
+        assert!(pipeline(&text).is_ok());
+    }
 
     #[test]
     fn other_passes_come_between_fusing_and_cleaning_up() {

@@ -30,7 +30,7 @@ MODELS = {  # the sizes to compile for
     "efficientnet-lite0": {"batch": 1},
 }
 
-INT8 = "qdq,cse,fold,unroll,cse,algebra,fuse,fold,algebra,channels,quantize,cse,dce,group"
+INT8 = "qdq,cse,fold,unroll,cse,algebra,fuse,subpixel,fold,algebra,channels,quantize,cse,dce,group"
 CALIBRATION = Path(__file__).parents[2] / "demo/digits-calibration.npz"
 
 

@@ -161,7 +161,7 @@ fn run_takes_a_folder_one_array_or_a_seed() {
 
 #[test]
 fn run_quantizes_with_calibration() {
-    let pipeline = "cse,fold,algebra,fuse,fold,algebra,cse,quantize,dce,group";
+    let pipeline = "cse,fold,algebra,fuse,subpixel,fold,algebra,cse,quantize,dce,group";
     let args =
         ["run", MODEL, "--inputs", TEST_DATA, "--pipeline", pipeline, "--calibrate", CALIBRATION, "--json"];
     assert_eq!(json(&args)["runs"][0]["outputs"][0]["name"], "logits");

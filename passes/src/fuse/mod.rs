@@ -11,3 +11,4 @@ pub mod qdq;
 pub mod reassociate;
 mod scaled;
 mod slices;
+pub mod subpixel;

@@ -109,6 +109,9 @@ pub(crate) fn run(args: &CompileArgs) -> Result<Status, Failure> {
     }
     let progress = Progress::new("importing");
     let mut model = args.model.import(&mut options)?;
+    if args.emit == Emit::Onnx && options.pipeline.is_none() {
+        options.pipeline = Some(rabot::passes::file_pipeline());
+    }
     progress.now("optimizing");
     rabot::optimize(&mut model.graph, &options, &mut |_, _| {})?;
     let graph = &model.graph;
@@ -126,10 +129,6 @@ pub(crate) fn run(args: &CompileArgs) -> Result<Status, Failure> {
             return object(args, plan, &profile, file.unwrap_or(Path::new("model.o")));
         }
         Emit::Onnx => {
-            if options.pipeline.is_none() {
-                let compact = rabot::Options { pipeline: Some("compact,dce".to_owned()), ..options };
-                rabot::optimize(&mut model.graph, &compact, &mut |_, _| {})?;
-            }
             drop(progress);
             return onnx(args, &model, file.unwrap_or(Path::new("model.onnx")));
         }
