@@ -207,7 +207,7 @@ fn apply(
     let result = result.and_then(|new| {
         check_interior(graph, found, &added, &others, rule.info.shared)?;
         check_type(graph, old, new)?;
-        others.iter().try_for_each(|&(slot, new)| check_type(graph, Value { slot, ..old }, new))?;
+        others.iter().try_for_each(|&(old, new)| check_type(graph, old, new))?;
         if cx.strict && rule.info.valid == Valid::Finite {
             return Err(Skip::because("it only holds for finite values, and --strict is set"));
         }
@@ -224,11 +224,15 @@ fn apply(
     let matched: Vec<&str> = found.nodes.iter().rev().map(|&id| graph.node(id).op.name()).collect();
     let matched = matched.join(" + ");
     graph.replace_value(old, new);
-    others.iter().for_each(|&(slot, new)| graph.replace_value(Value { slot, ..old }, new));
+    for &(old, new) in &others {
+        near.extend(graph.users(old).iter().map(|(user, _)| *user));
+        graph.replace_value(old, new);
+    }
     let root = graph.node(found.root).clone();
     // Where nobody uses the root, what takes its place goes with it.
     let name = graph.value_name(new).clone();
     remove_dead_near(graph, found.root, &mut near);
+    others.iter().for_each(|(old, _)| remove_dead_near(graph, old.node, &mut near));
     let detail = if added.contains(&new.node) && new.slot == 0 {
         take_place(graph, new.node, &root);
         format!("{matched} → {}", graph.node(new.node).op.name())
@@ -237,7 +241,7 @@ fn apply(
     };
     added.iter().rev().for_each(|&id| remove_dead_near(graph, id, &mut near));
     near.extend(added);
-    near.extend(others.iter().map(|(_, value)| value.node).chain([new.node]));
+    near.extend(others.iter().map(|(_, new)| new.node).chain([new.node]));
     Ok(Change { detail, sources, near })
 }
 
@@ -274,7 +278,7 @@ fn check_interior(
     graph: &Graph,
     found: &Match,
     added: &[NodeId],
-    others: &[(u32, Value)],
+    others: &[(Value, Value)],
     shared: bool,
 ) -> Result<(), Skip> {
     let inside = |user: &NodeId| found.nodes.contains(user) || added.contains(user);
@@ -282,7 +286,7 @@ fn check_interior(
         let node = graph.node(id);
         for slot in 0..node.outputs.len() as u32 {
             let value = Value { node: id, slot };
-            let replaced = slot == 0 || others.iter().any(|(other, _)| *other == slot);
+            let replaced = slot == 0 || others.iter().any(|(old, _)| *old == value);
             if if id == found.root { replaced } else { shared } {
                 continue;
             }

@@ -104,8 +104,8 @@ pub struct Rewriter<'a> {
     pub(crate) base: Arc<str>,
     pub(crate) sources: Vec<Arc<str>>,
     pub(crate) added: Vec<NodeId>,
-    /// What takes the place of further outputs of the root.
-    pub(crate) others: Vec<(u32, Value)>,
+    /// What takes the place of further values than the root's first.
+    pub(crate) others: Vec<(Value, Value)>,
 }
 
 impl Rewriter<'_> {
@@ -180,9 +180,9 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Puts a value in the place of another output of the root than the first, which is what the rule gives.
-    pub fn also(&mut self, slot: u32, value: Value) {
-        self.others.push((slot, value));
+    /// Puts a value in the place of another than the root's first output, which gets what the rule gives.
+    pub fn also(&mut self, old: Value, new: Value) {
+        self.others.push((old, new));
     }
 
     fn unique(&mut self, part: &str) -> Arc<str> {

@@ -3,6 +3,7 @@
 //! Every rule here lowers one of these, and raises none: the number of operators, the number of transposes, the
 //! number of operators that are no mere reshape, how many operands a concatenation has.
 
+mod axes;
 pub(crate) mod pads;
 mod parts;
 mod shapes;

@@ -403,7 +403,7 @@ fn split_of_concat(rewriter: &mut Rewriter<'_>, found: &Match) -> Result<Value, 
         if slot == 0 {
             first = Some(value);
         } else {
-            rewriter.also(slot, value);
+            rewriter.also(Value { slot, ..root(found) }, value);
         }
     }
     first.ok_or(Skip::NoMatch)

@@ -2,6 +2,33 @@
 
 /// Texts of graphs.
 pub(super) const SEEDS: &[&str] = &[
+    // transpose-through operators with axes
+    r#"model "channels last"
+    input %0 "x" : f32[n,3,4]
+    %1 = Transpose(%0) {perm=[0,2,1]}
+    %2 = Constant [0, 1, 0, 1, 0, 2] : i64[6]
+    %3 = Pad(%1, %2)
+    %4 = Concat(%3, %3) {axis=2}
+    %5 = Softmax(%4) {axis=1}
+    %6 = Constant [-1] : i64[1]
+    %7 = ReduceMean(%5, %6)
+    %8 = Sub(%4, %7)
+    %9 = Constant [0] : i64[1]
+    %10 = Constant [2] : i64[1]
+    %11 = Slice(%8, %9, %10, %6)
+    %12 = Transpose(%11) {perm=[0,2,1]}
+    output "y" = %12
+    output "z" = %5"#,
+    r#"model "channels last, enlarged"
+    input %0 "x" : f32[n,2,3,2]
+    %1 = Transpose(%0) {perm=[0,2,3,1]}
+    %2 = Constant [1.0, 2.0, 1.5, 1.0] : f32[4]
+    %3 = Resize(%1, _, %2) {mode="linear"}
+    %4:2 = Split(%3) {axis=2, num_outputs=2}
+    %5 = Transpose(%4) {perm=[0,3,1,2]}
+    %6 = Transpose(%4#1) {perm=[0,3,1,2]}
+    output "y" = %5
+    output "z" = %6"#,
     // scale-through-views
     r#"model "scaled heads"
     input %0 "x" : f32[n,2,3]
