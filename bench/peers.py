@@ -1,11 +1,12 @@
-"""Measures `rabot` against ONNX Runtime, float32, one thread, on one CPU, turn by turn.
+"""Measures `rabot` against other engines, float32, one thread, on one CPU, turn by turn.
 
-    python3 peers.py [--models NAME ...] [--rounds N] [--seconds S] [--cpu N] [--target T]
+    bench/peers [--models NAME ...] [--rounds N] [--seconds S] [--cpu N] [--target T] [--svg FILE]
 
 Needs the models of zoo/, the inputs that tests/zoo/prepare.py stores (the first case of each is
-used), and `rabot` (the RABOT variable, or target/release/rabot). In every round both engines
-load the model anew and run it for the same time, the one after the other, so that a change in
-the machine's speed hits both. Prints a Markdown table, and writes bench/results/peers-TIME.json.
+used), and `rabot` (the RABOT variable, or target/release/rabot). In every round all engines load
+the model anew and run it for the same time, one after the other, so that a change in the
+machine's speed hits all. Every engine's outputs are compared with those of the model in float64.
+Prints Markdown tables, and writes bench/results/peers-TIME.json.
 """
 
 import argparse
@@ -17,116 +18,131 @@ import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+
+from engines import LIBRARIES, EngineError, Library, Rabot, load, version
+from plot import svg
+from tables import tables
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "zoo"))
 
 from zoo import Zoo, ZooError, default_cache  # noqa: E402 (the fetcher is no package)
 
-FEWEST_RUNS = 5
-KEYS = ["median_ms", "p99_ms", "runs", "compile_ms", "load_ms", "peak_rss_mb"]  # of `rabot bench --json`
-
-
-class BenchError(Exception):
-    """An engine could not be measured."""
-
-
-def session(model):
-    """A one-thread session of ONNX Runtime."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def load(inputs):
-    """The arrays of an npz file."""
-    with np.load(inputs) as file:
-        return {name: file[name] for name in file.files}
-
-
-def peak_rss_mb():
-    """The largest resident memory of this process so far (getrusage would count the parent's too)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise BenchError("/proc/self/status has no VmHWM")
-
-
-def ort_memory(model, inputs):
-    """Peak memory before and after loading a model and running it once, in a process of its own."""
-    before = peak_rss_mb()
-    session(model).run(None, load(inputs))
-    return before, peak_rss_mb()
-
-
-def ort_round(model, feeds, seconds):
-    """Milliseconds of session creation, and median and 99th percentile of a run."""
-    start = time.perf_counter()
-    engine = session(model)
-    created = time.perf_counter() - start
-    engine.run(None, feeds)
-    times, start = [], time.perf_counter()
-    while len(times) < FEWEST_RUNS or time.perf_counter() - start < seconds:
-        before = time.perf_counter()
-        engine.run(None, feeds)
-        times.append(time.perf_counter() - before)
-    return {
-        "compile_ms": created * 1000,
-        "median_ms": statistics.median(times) * 1000,
-        "p99_ms": float(np.percentile(times, 99)) * 1000,
-        "runs": len(times),
-    }
+WRONG = 1e-3  # an error beyond this is no rounding: models of random weights reach 1e-4 in every engine
 
 
 def rabot_path():
     """The `rabot` binary: $RABOT or the release build."""
     path = Path(os.environ.get("RABOT") or REPOSITORY / "target" / "release" / "rabot").resolve()
     if not path.exists():
-        raise BenchError(f"{path} does not exist: run `cargo build --release`, or set RABOT")
+        raise EngineError(f"{path} does not exist: run `cargo build --release`, or set RABOT")
     return path
 
 
-def rabot_round(rabot, model, inputs, seconds, options):
-    """What `rabot bench` measures."""
-    command = [rabot, "bench", model, "--inputs", inputs, "--threads", 1, "--seconds", seconds, "--json", *options]
+# Errors
+
+
+def reference(name, model, inputs, arguments):
+    """The outputs in float64 by name; None and the reason where they cannot be had."""
+    folder = Path(arguments.cache, "references", name)
+    command = [sys.executable, "-B", REPOSITORY / "bench" / "reference.py", arguments.rabot, model, inputs, folder]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if result.returncode:
-        tail = " ".join(result.stderr.strip().splitlines()[-3:])
-        raise BenchError(f"rabot bench failed ({result.returncode}): {tail}")
-    figures = json.loads(result.stdout)
-    return {key: figures[key] for key in KEYS}
+        return None, (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+    return load(folder / "outputs.npz"), None
 
 
-def medians(rounds):
+def distance(actual, exact):
+    """Largest difference of floats over the largest exact value; infinity where it has no meaning."""
+    finite = np.isfinite(exact)
+    if not np.array_equal(actual[~finite], exact[~finite], equal_nan=True) or not np.isfinite(actual[finite]).all():
+        return np.inf
+    furthest, largest = np.abs(actual[finite] - exact[finite]).max(initial=0), np.abs(exact[finite]).max(initial=0)
+    if furthest == 0:
+        return 0.0
+    return float(furthest / largest) if largest else np.inf
+
+
+def judge(outputs, exact):
+    """The `error` of outputs, the largest of all, and what is `wrong` with them, if anything."""
+    worst, wrong = 0.0, None
+    for name, values in exact.items():
+        if name not in outputs or outputs[name].shape != values.shape:
+            return {"error": None, "wrong": f"output {name} is missing or has another shape"}
+        if values.dtype.kind == "f":
+            worst = max(worst, distance(outputs[name].astype(np.float64), values))
+        elif not np.array_equal(outputs[name], values):
+            wrong = f"{int((outputs[name] != values).sum())} of {values.size} in output {name} differ"
+    if worst > WRONG:
+        wrong = f"outputs are off by {worst:.1e} of the largest value"
+    return {"error": worst if np.isfinite(worst) else None, "wrong": wrong}
+
+
+# Measuring
+
+
+class Contest:
+    """One model in all engines; a peer that fails is out, with the reason in `failed`."""
+
+    def __init__(self, model, inputs, arguments):
+        self.engines = {"rabot": Rabot(arguments.rabot, model, inputs, arguments.options)}
+        self.engines |= {peer: Library(peer, model, inputs) for peer in arguments.peers}
+        self.failed = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for engine in self.engines.values():
+            engine.close()
+
+    def ask(self, action):
+        """What the engines that are still in answer, by name; without rabot there is nothing to compare."""
+        answers = {}
+        for name, engine in self.engines.items():
+            if name in self.failed:
+                continue
+            try:
+                answers[name] = action(engine)
+            except EngineError as error:
+                if name == "rabot":
+                    raise
+                self.failed[name] = str(error)
+        return answers
+
+
+def medians(turns):
     """The median of each figure over the rounds."""
-    return {key: statistics.median(figures[key] for figures in rounds) for key in rounds[0]}
+    return {key: statistics.median(figures[key] for figures in turns) for key in turns[0]}
 
 
 def measure(name, model, inputs, arguments):
     """All figures of one model."""
-    feeds, ort, rabot = load(inputs), [], []
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        empty, peak = pool.submit(ort_memory, model, inputs).result()
-    for number in range(arguments.rounds):
-        print(f"{name}: round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
-        ort.append(ort_round(model, feeds, arguments.seconds))
-        rabot.append(rabot_round(arguments.rabot, model, inputs, arguments.seconds, arguments.options))
-    ratios = [ours["median_ms"] / theirs["median_ms"] for ours, theirs in zip(rabot, ort)]
+    exact, no_reference = reference(name, model, inputs, arguments)
+    with Contest(model, inputs, arguments) as contest:
+        first, rounds = contest.ask(lambda engine: engine.first()), []
+        for number in range(arguments.rounds):
+            print(f"{name}: round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
+            rounds.append(contest.ask(lambda engine: engine.turn(arguments.seconds)))
+    engines, ratios = {peer: {"failed": reason} for peer, reason in contest.failed.items()}, {}
+    for engine in rounds[-1]:
+        outputs, memory = first[engine]
+        engines[engine] = medians([answers[engine] for answers in rounds]) | memory
+        engines[engine] |= judge(outputs, exact) if exact else {"error": None, "wrong": None}
+        if engine != "rabot" and not engines[engine]["wrong"] and not engines["rabot"]["wrong"]:
+            turns = [(answers["rabot"]["median_ms"], answers[engine]["median_ms"]) for answers in rounds]
+            ratios[engine] = statistics.median(ours / theirs for ours, theirs in turns)
     return {
         "model": name,
-        "shapes": {key: list(array.shape) for key, array in feeds.items()},
-        "ratio": statistics.median(ratios),
+        "shapes": {key: list(array.shape) for key, array in load(inputs).items()},
+        "engines": engines,
         "ratios": ratios,
-        "rabot": medians(rabot),
-        "onnxruntime": medians(ort) | {"peak_rss_mb": peak, "empty_rss_mb": empty},
-        "rounds": {"rabot": rabot, "onnxruntime": ort},
+        "ratio_to_fastest": max(ratios.values(), default=None),
+        "no_reference": no_reference,
+        "rounds": rounds,
     }
 
 
@@ -140,14 +156,13 @@ def cpu_name():
 
 def about(arguments):
     """The machine and the versions."""
-    version = subprocess.run([arguments.rabot, "--version"], capture_output=True, text=True).stdout.strip()
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "cpu": cpu_name(),
         "pinned_to": arguments.cpu,
-        "rabot": version,
+        "rabot": subprocess.run([arguments.rabot, "--version"], capture_output=True, text=True).stdout.strip(),
         "options": arguments.options,
-        "onnxruntime": onnxruntime.__version__,
+        "peers": arguments.versions,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "rounds": arguments.rounds,
@@ -156,31 +171,9 @@ def about(arguments):
 
 
 def geometric_mean(values):
-    """Of positive numbers."""
-    return float(np.exp(np.mean(np.log(values))))
-
-
-def table(report):
-    """The report as Markdown."""
-    machine, rows = report["about"], report["models"]
-    yield f"{machine['cpu']}, CPU {machine['pinned_to']}, one thread; {machine['rabot']}"
-    yield f"against onnxruntime {machine['onnxruntime']}; medians of {machine['rounds']} interleaved rounds of"
-    yield f"{machine['seconds']:g} s each. ORT's memory holds Python and its libraries; in brackets, without a model."
-    yield ""
-    yield "| model | rabot ms | ORT ms | ratio | rabot compile ms | ORT create ms | rabot MB | ORT MB |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
-    for row in rows:
-        ours, theirs = row["rabot"], row["onnxruntime"]
-        yield (
-            f"| {row['model']} | {ours['median_ms']:.3f} | {theirs['median_ms']:.3f} | {row['ratio']:.2f} "
-            f"| {ours['compile_ms']:.1f} | {theirs['compile_ms']:.1f} "
-            f"| {ours['peak_rss_mb']:.0f} | {theirs['peak_rss_mb']:.0f} ({theirs['empty_rss_mb']:.0f}) |"
-        )
-    if rows:
-        yield ""
-        yield f"Geometric mean of the ratio over {len(rows)} models: **{report['geometric_mean']:.2f}**."
-    for name, error in report["failed"].items():
-        yield f"\nNot measured: {name}: {error}"
+    """Of positive numbers, and how many they are; None if there are none."""
+    values = [value for value in values if value is not None]
+    return {"of": len(values), "mean": float(np.exp(np.mean(np.log(values)))) if values else None}
 
 
 def measure_all(zoo, arguments):
@@ -191,12 +184,13 @@ def measure_all(zoo, arguments):
         try:
             for path, script in ((model, "zoo/zoo.py get"), (inputs, "tests/zoo/prepare.py")):
                 if not path.exists():
-                    raise BenchError(f"{path} is missing: run {script}")
+                    raise EngineError(f"{path} is missing: run {script}")
             rows.append(measure(name, model, inputs, arguments))
-        except BenchError as error:
+        except EngineError as error:
             failed[name] = str(error)
-    mean = geometric_mean([row["ratio"] for row in rows]) if rows else None
-    return {"about": about(arguments), "geometric_mean": mean, "models": rows, "failed": failed}
+    means = {peer: geometric_mean([row["ratios"].get(peer) for row in rows]) for peer in arguments.peers}
+    fastest = geometric_mean([row["ratio_to_fastest"] for row in rows])
+    return {"about": about(arguments), "means": means, "mean_to_fastest": fastest, "models": rows, "failed": failed}
 
 
 def main():
@@ -204,27 +198,33 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", default=default_cache(), help="cache folder (now: %(default)s)")
     parser.add_argument("--models", nargs="*", default=["*"], metavar="NAME", help="names or patterns (all)")
+    parser.add_argument("--peers", nargs="*", default=list(LIBRARIES), choices=list(LIBRARIES), help="(all)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each engine (now: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time of a turn (now: %(default)s)")
     parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)), help="run here (now: %(default)s)")
     parser.add_argument("--target", help="accelerator profile for rabot")
-    parser.add_argument("--args", default="", help="more arguments for `rabot bench`, in one string")
+    parser.add_argument("--args", default="", help="more arguments for `rabot bench` and `rabot run`, in one string")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "bench" / "results", help="folder (now: %(default)s)")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write a chart of the ratios")
     arguments = parser.parse_args()
     arguments.options = (["--target", arguments.target] if arguments.target else []) + shlex.split(arguments.args)
     try:
         arguments.rabot = rabot_path()
+        arguments.versions = {peer: version(peer) for peer in arguments.peers}
         os.sched_setaffinity(0, {arguments.cpu})  # the processes started from here inherit it
         report = measure_all(Zoo(REPOSITORY / "zoo", arguments.cache), arguments)
-    except (BenchError, ZooError) as error:
+    except (EngineError, ZooError) as error:
         print(f"peers: {error}", file=sys.stderr)
         return 2
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / time.strftime("peers-%Y%m%d-%H%M%S.json")
     path.write_text(json.dumps(report, indent=1) + "\n")
-    print("\n".join(table(report)))
+    print("\n".join(tables(report)))
     print(f"\nwritten to {path}", file=sys.stderr)
-    return 1 if report["failed"] else 0
+    if arguments.svg:
+        arguments.svg.write_text(svg(report))
+    wrong = any(row["engines"]["rabot"]["wrong"] for row in report["models"])
+    return 1 if report["failed"] or wrong else 0
 
 
 if __name__ == "__main__":
