@@ -9,7 +9,7 @@ use rabot_codegen::{asm_text, compile_jit};
 use rabot_ir::Dim;
 use rabot_kernel::{
     Access, BinaryFn, ContractKernel, Dag, Expr, KernelDesc, Operand, PackSource, Patches, Size, Tile, Tiles,
-    pack_tiles_a, pack_tiles_b, tile_scratch_bytes,
+    pack_tiles_a, pack_tiles_b, scratch_bytes, tile_scratch_bytes,
 };
 use rabot_target::Profile;
 use rabot_tensor::DType;
@@ -51,6 +51,7 @@ struct Problem {
     symbolic: bool,
     rows: usize,
     columns: usize,
+    least_rows: usize,
 }
 
 /// Sizes, as constants or as parameters.
@@ -94,6 +95,11 @@ fn tolerance(pieces: usize, k: usize, magnitude: f64) -> f64 {
 }
 
 impl Problem {
+    fn of_matrices([m, n, k]: [usize; 3], packed_a: bool, b: Layout) -> Self {
+        let symbolic = false;
+        Problem { batch: 1, m, n, k, packed_a, b, pieces: 3, symbolic, rows: 32, columns: 32, least_rows: 0 }
+    }
+
     /// The kernel, its parameters, and B as it lies in memory. Elements of A and B are given row by row, terms adjacent.
     // tidy: long, because a kernel is described with its operands.
     fn kernel(&self, a: &[f32], b: &[f32]) -> (ContractKernel, Vec<i64>, [Vec<u8>; 2]) {
@@ -116,8 +122,8 @@ impl Problem {
             Layout::Apart => (3, n * 3 + 5, (n * 3 + 5) * k + 7),
         };
         let (right, b_buffer) = if self.b == Layout::Packed {
-            let stride = sizes.size(n.div_ceil(32) * 2 * blocks);
-            let packed = pack_tiles_b(&source(&bytes(b), batch, n, k), self.pieces).unwrap().to_vec();
+            let stride = sizes.size(n.div_ceil(32) * k.div_ceil(32) * 1024);
+            let packed = pack_tiles_b(&source(&bytes(b), batch, n, k)).unwrap().to_vec();
             (Operand::Packed { arg: 1, batch: vec![stride] }, packed)
         } else {
             let mut at = vec![f32::NAN; (matrix * (batch - 1) + (n - 1) * outer + k.max(1) * term).max(1)];
@@ -144,7 +150,7 @@ impl Problem {
         let kernel = ContractKernel {
             args: vec![
                 arg(dtype(self.packed_a), false),
-                arg(dtype(self.b == Layout::Packed), false),
+                arg(DType::F32, false),
                 arg(DType::F32, false),
                 arg(DType::F32, true),
             ],
@@ -158,8 +164,13 @@ impl Problem {
             epilogue,
             line: None,
             stores: vec![store(3, to, value)],
-            tile: Tile { mr: 32, nr: 32, rows: self.rows, columns: self.columns },
-            tiles: Some(Tiles { pieces: self.pieces, lines: 0 }),
+            tile: Tile {
+                mr: if self.least_rows > 0 { 14 } else { 32 },
+                nr: 32,
+                rows: self.rows,
+                columns: self.columns,
+            },
+            tiles: Some(Tiles { pieces: self.pieces, lines: 0, least_rows: self.least_rows }),
         };
         (kernel, sizes.params, [a_buffer, b_buffer])
     }
@@ -169,8 +180,9 @@ impl Problem {
         let bias = bytes(&vec![0f32; self.n]);
         let result = vec![0u8; self.batch * self.m * self.n * 4];
         let items = self.batch * self.m.div_ceil(self.rows) * self.n.div_ceil(self.columns);
-        let scratch = tile_scratch_bytes(&kernel, self.pieces, &Dim::from(self.k), &Dim::from(1));
-        let scratch = scratch.as_usize().unwrap();
+        let k = Dim::from(self.k);
+        let scratch = tile_scratch_bytes(&kernel, self.pieces, &k, &Dim::from(1));
+        let scratch = scratch.maximum(&scratch_bytes(&kernel, &k)).as_usize().unwrap();
         typed(&run_in(&kernel, profile, &params, items as i64, scratch, &[a, b, bias, result]))
     }
 
@@ -214,26 +226,33 @@ fn products_of_matrices() {
             symbolic: round % 2 == 1,
             rows: choose(&[32, 64]),
             columns: choose(&[32, 96]),
+            least_rows: 0,
         };
         problem.check(&profile);
     }
 }
 
 #[test]
+fn few_rows_go_to_the_vector_unit() {
+    let Some(profile) = profile() else { return };
+    for m in [0, 1, 3, 13, 14, 31, 47, 48, 49, 225, 300] {
+        for [n, k] in [[1, 32], [33, 64], [300, 1056]] {
+            let problem = Problem {
+                symbolic: true,
+                rows: 224,
+                columns: 256,
+                least_rows: 48,
+                ..Problem::of_matrices([m, n, k], false, Layout::Packed)
+            };
+            problem.check(&profile);
+        }
+    }
+}
+
+#[test]
 fn sums_of_nothing_are_zero() {
     let Some(profile) = profile() else { return };
-    let problem = Problem {
-        batch: 1,
-        m: 3,
-        n: 5,
-        k: 0,
-        packed_a: false,
-        b: Layout::Columns,
-        pieces: 3,
-        symbolic: true,
-        rows: 32,
-        columns: 32,
-    };
+    let problem = Problem { symbolic: true, ..Problem::of_matrices([3, 5, 0], false, Layout::Columns) };
     assert_eq!(problem.run(&profile, &[], &[]), [0.0; 15]);
 }
 
@@ -244,8 +263,7 @@ fn numbers_that_have_no_pieces_go_another_way() {
     for special in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, quiet, f32::MAX, 1e-40, 1e-30] {
         for (packed_a, b) in [(true, Layout::Columns), (false, Layout::Packed), (false, Layout::Terms)] {
             let (m, n, k) = (19, 35, 40);
-            let problem =
-                Problem { batch: 1, m, n, k, packed_a, b, pieces: 3, symbolic: false, rows: 32, columns: 64 };
+            let problem = Problem { rows: 32, columns: 64, ..Problem::of_matrices([m, n, k], packed_a, b) };
             let scale = if special.abs() < 1e-20 { special } else { 1.0 };
             let (mut left, mut right) = (values(m * k, 1), values(n * k, 2));
             let changed = if packed_a { &mut right } else { &mut left };
@@ -390,7 +408,7 @@ impl Conv {
             line: None,
             stores: vec![store(3, to, value)],
             tile: Tile { mr: 32, nr: 32, rows: 32, columns: 32 * self.block },
-            tiles: Some(Tiles { pieces: 3, lines }),
+            tiles: Some(Tiles { pieces: 3, lines, least_rows: 0 }),
         };
         let image = values(self.images * self.channels * self.pixels(), 1);
         let (weights, bias) = (values(self.rows * k, 2), values(self.rows, 3));
@@ -500,6 +518,7 @@ fn only_machines_with_a_tile_unit_get_code_for_it() {
         symbolic: false,
         rows: 32,
         columns: 32,
+        least_rows: 0,
     };
     let (kernel, ..) = problem.kernel(&[1.0; 32 * 64], &[1.0; 32 * 64]);
     let plan = common::plan(KernelDesc::Contract(kernel));

@@ -206,7 +206,7 @@ fn computing(
             let rate = machine.peak
                 * CONTRACTION
                 * if kernel.accumulator == DType::F32 { machine.wide } else { 2.0 }
-                * if kernel.tiles.is_some() { TILES } else { 1.0 };
+                * if kernel.tiles.is_some_and(|tiles| m >= tiles.least_rows as f64) { TILES } else { 1.0 };
             let held = |arg: usize| args.get(arg).and_then(|buffer| bytes_of(plan, *buffer, number));
             let packed = packed_bytes(kernel, &held, [batch, m, n, k]);
             Some((products / rate + after / (machine.peak / 2.0), products + after, packed))

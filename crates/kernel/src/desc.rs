@@ -211,14 +211,16 @@ pub struct ContractKernel {
 /// products; with one, the operands are cut to bf16.
 ///
 /// The terms of the sum go in blocks of [`TILE_TERMS`]; in a convolution they are numbered (block of channels, tap,
-/// channel). A packed A is `[⌈m/16⌉][blocks][pieces][16][32]` of bf16, a packed B `[⌈n/32⌉][blocks][pieces][16][32][2]`,
-/// pairs of terms innermost; both hold finite numbers only.
+/// channel). A packed A is `[⌈m/16⌉][blocks][pieces][16][32]` of bf16, a packed B `[⌈n/32⌉][blocks][32][32]` of f32,
+/// columns innermost; both hold finite numbers only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tiles {
     /// Pieces of an f32: 1, 2 or 3.
     pub pieces: usize,
     /// Where B is [`Operand::Patches`] of images with two axes: lines of the result in a block. It is 0 elsewhere.
     pub lines: usize,
+    /// Fewer rows than these go to the vector unit, where only the run tells their number. It is 0 elsewhere.
+    pub least_rows: usize,
 }
 
 /// Rows of a tile.

@@ -27,4 +27,6 @@ pub use pack::{
 };
 pub use plan::{Buffer, BufferId, Call, Check, Constant, Form, HostCall, HostFn, Plan, Port, Step, Storage};
 pub use stages::{HostStage, StagePort, StageStep, Staged, Work, check, outline, stages};
-pub use tiles::{LEAST_LARGEST, TILE_BYTES, Tap, pack_tiles_a, pack_tiles_b, tile_scratch_bytes};
+pub use tiles::{
+    BLOCK_BYTES, LEAST_LARGEST, TILE_BYTES, Tap, pack_tiles_a, pack_tiles_b, tile_scratch_bytes,
+};

@@ -1,4 +1,8 @@
 //! Operands of the tile unit: f32 cut into pieces of bf16, and images whose lines serve all taps of a window.
+//!
+//! A constant A is cut when it is packed: it is read again for each block of an image. A constant B, which a product reads
+//! once for each block of rows, stays in f32 until then: two thirds of the bytes, and the vector unit reads the same
+//! panels.
 
 use crate::desc::{TILE_COLUMNS, TILE_ROWS, TILE_TERMS};
 use crate::pack::{PackError, PackSource, in_panels};
@@ -11,6 +15,9 @@ use rabot_tensor::DType;
 /// Bytes of bf16.
 const BF16_BYTES: usize = 2;
 
+/// Bytes of f32.
+const F32_BYTES: usize = 4;
+
 /// Half of the last place of bf16, in the bits of an f32.
 const HALF_PLACE: u32 = 0x8000;
 
@@ -22,6 +29,9 @@ const PAIR_BYTES: usize = 4;
 
 /// Bytes of one piece of a tile.
 pub const TILE_BYTES: usize = TILE_ROWS * TILE_TERMS * BF16_BYTES;
+
+/// Bytes of a block of terms of a panel of a constant B.
+pub const BLOCK_BYTES: usize = TILE_COLUMNS * TILE_TERMS * F32_BYTES;
 
 /// The smallest magnitude that the largest element of an operand may have, unless all are 0: below it, the last piece
 /// of elements that matter could be a denormal, which the tile unit takes for 0.
@@ -65,15 +75,15 @@ impl ContractKernel {
     }
 }
 
-/// Scratch memory of a kernel whose products the tile unit takes: the block of B, then that of A. `columns` is the
-/// width of B's images, where it has lines.
+/// Scratch memory of a kernel whose products the tile unit takes: the block of B, or a panel of a constant one, then that
+/// of A, and the sums that wait. `columns` is the width of B's images, where it has lines.
 ///
 /// **Units**: bytes.
 pub fn tile_scratch_bytes(kernel: &ContractKernel, pieces: usize, k: &Dim, columns: &Dim) -> Dim {
     let taps = kernel.taps().max(1);
     let blocks = k.ceil_div(&Dim::from(taps * TILE_TERMS));
     let b = match &kernel.b {
-        Operand::Packed { .. } => Dim::from(0),
+        Operand::Packed { .. } => Dim::from(TILE_COLUMNS * PAIR_BYTES),
         Operand::Strided { .. } => row_bytes(Dim::from(kernel.tile.columns)),
         Operand::Patches(patches) => row_bytes(patch_elements(kernel, patches, columns)),
     };
@@ -172,17 +182,17 @@ pub fn pack_tiles_a(source: &PackSource<'_>, count: usize, taps: usize) -> Resul
     }
 }
 
-/// Packs a constant matrix as B into `[batch][⌈outer/32⌉][blocks][pieces][16][32][2]` of bf16.
+/// Packs a constant matrix as B into `[batch][⌈outer/32⌉][⌈terms/32⌉][32][32]` of f32, columns innermost.
 ///
 /// **Errors**: a dtype that is no float; a matrix that is not inside its buffer; an infinity or NaN, or nothing but
 /// very small numbers, see [`LEAST_LARGEST`].
-pub fn pack_tiles_b(source: &PackSource<'_>, count: usize) -> Result<Bytes, PackError> {
+pub fn pack_tiles_b(source: &PackSource<'_>) -> Result<Bytes, PackError> {
     source.check()?;
     match source.dtype {
-        DType::F32 => pack_b(source, count, f32::from_le_bytes),
-        DType::F16 => pack_b(source, count, |b| f16::from_le_bytes(b).to_f32()),
-        DType::BF16 => pack_b(source, count, widen_bf16),
-        other => Err(PackError::DType(other, DType::BF16)),
+        DType::F32 => pack_b(source, f32::from_le_bytes),
+        DType::F16 => pack_b(source, |b| f16::from_le_bytes(b).to_f32()),
+        DType::BF16 => pack_b(source, widen_bf16),
+        other => Err(PackError::DType(other, DType::F32)),
     }
 }
 
@@ -219,23 +229,19 @@ fn pack_a<const N: usize>(
 
 fn pack_b<const N: usize>(
     source: &PackSource<'_>,
-    count: usize,
     widen: impl Fn([u8; N]) -> f32 + Sync,
 ) -> Result<Bytes, PackError> {
     let elements = checked(source, &widen)?;
-    let blocks = source.k.div_ceil(TILE_TERMS);
-    let step = 2 * TILE_BYTES;
-    in_panels(source, TILE_COLUMNS, blocks * count * TILE_TERMS, BF16_BYTES, |batch, first, block| {
-        for (at, panel) in block.chunks_mut(blocks * count * step).enumerate() {
+    let terms = source.k.next_multiple_of(TILE_TERMS);
+    let row_bytes = TILE_COLUMNS * F32_BYTES;
+    in_panels(source, TILE_COLUMNS, terms, F32_BYTES, |batch, first, block| {
+        for (at, panel) in block.chunks_mut(terms * row_bytes).enumerate() {
             let first = first + at * TILE_COLUMNS;
-            for (number, tile) in panel.chunks_mut(count * step).enumerate() {
-                let from = number * TILE_TERMS;
-                for term in 0..TILE_TERMS.min(source.k - from) {
-                    let start = source.index(batch, first, from + term);
-                    for column in 0..TILE_COLUMNS.min(source.outer - first) {
-                        let to = (term / 2 * TILE_COLUMNS + column) * PAIR_BYTES + term % 2 * BF16_BYTES;
-                        put(tile, count, step, to, widen(elements[start + column * source.outer_stride]));
-                    }
+            for (term, row) in panel.chunks_mut(row_bytes).take(source.k).enumerate() {
+                let start = source.index(batch, first, term);
+                let columns = row.as_chunks_mut::<F32_BYTES>().0.iter_mut().take(source.outer - first);
+                for (column, to) in columns.enumerate() {
+                    *to = widen(elements[start + column * source.outer_stride]).to_le_bytes();
                 }
             }
         }
@@ -306,10 +312,12 @@ mod tests {
             let sum: f32 = (0..3).map(|piece| bits(&packed, at(piece))).sum();
             assert_eq!(sum, numbers[(row * channels + channel) * taps + tap]);
         }
-        let packed = pack_tiles_b(&source, 2).unwrap();
+        let packed = pack_tiles_b(&source).unwrap();
+        assert_eq!(packed.len(), 4 * BLOCK_BYTES);
+        let number = |at: usize| f32::from_le_bytes(packed.as_chunks().0[at]);
         let (column, term) = (18, 97);
-        let at = ((term / 32 * 2 * 16 + term % 32 / 2) * 32 + column) * 2 + term % 2;
-        assert_eq!(bits(&packed, at), value(pieces(numbers[column * channels * taps + term])[0]));
+        assert_eq!(number(term * 32 + column), numbers[column * channels * taps + term]);
+        assert_eq!(number(110 * 32), 0.0);
     }
 
     #[test]
@@ -325,7 +333,7 @@ mod tests {
             k: 1,
             k_stride: 1,
         };
-        assert_eq!(pack_tiles_b(&source(&[0, 0, 0x80, 0x7f]), 3), Err(PackError::NotFinite));
+        assert_eq!(pack_tiles_b(&source(&[0, 0, 0x80, 0x7f])), Err(PackError::NotFinite));
         assert_eq!(pack_tiles_a(&source(&[1, 0, 0, 0]), 3, 1), Err(PackError::Small));
         assert!(pack_tiles_a(&source(&[0, 0, 0, 0]), 3, 1).is_ok());
     }

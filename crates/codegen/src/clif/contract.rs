@@ -34,12 +34,27 @@ pub fn emit_contract(cx: &mut KernelCx, kernel: &ContractKernel) -> Result<(), K
     check(cx, kernel)?;
     cx.movable_loads = kernel.stores.len() <= 1;
     let common = common(cx, kernel);
-    if let Some(tiles) = kernel.tiles {
-        return contract_tiles::emit(&mut Contraction { cx, kernel, common }, tiles);
-    }
-    let shapes = Shapes::new(kernel, cx.target);
     let mut contraction = Contraction { cx, kernel, common };
-    contraction.common.tile = contraction.aligned_stack(shapes.tile_bytes(kernel));
+    match kernel.tiles {
+        None => on_vectors(&mut contraction),
+        Some(tiles) if tiles.least_rows == 0 => contract_tiles::emit(&mut contraction, tiles),
+        Some(tiles) => {
+            let least = contraction.int(tiles.least_rows as i64);
+            let many = contraction.ins().icmp(IntCC::SignedGreaterThanOrEqual, common.m, least);
+            let (mut on_tiles, mut others) = (Ok(()), Ok(()));
+            contraction.if_else(
+                many,
+                |c| on_tiles = contract_tiles::emit(c, tiles),
+                |c| others = on_vectors(c),
+            );
+            on_tiles.and(others)
+        }
+    }
+}
+
+fn on_vectors(contraction: &mut Contraction) -> Result<(), KernelError> {
+    let shapes = Shapes::new(contraction.kernel, contraction.cx.target);
+    contraction.common.tile = contraction.aligned_stack(shapes.tile_bytes(contraction.kernel));
     contraction.items(&shapes)
 }
 

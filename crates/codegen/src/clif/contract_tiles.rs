@@ -1,7 +1,7 @@
 //! Contractions on the tile unit.
 //!
 //! An item is a block of C, as elsewhere. What is not constant of its operands is cut into pieces of bf16 in scratch
-//! memory, once; then leaves take the sums of 32 × 32 elements at a time over all terms, and the epilogue takes them
+//! memory, once, a constant B a panel at a time; then leaves take the sums of 32 × 32 elements at a time over all terms, and the epilogue takes them
 //! from the stack. Of an image, its lines are cut once for all taps of the window: a tap reads the same pairs of
 //! channels from a place further on, so columns run over the lines with the elements between them that only windows
 //! at their ends reach.
@@ -17,7 +17,9 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::Variable;
-use rabot_kernel::{ContractKernel, Operand, Size, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, TILE_TERMS, Tiles};
+use rabot_kernel::{
+    BLOCK_BYTES, ContractKernel, Operand, Size, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, TILE_TERMS, Tiles,
+};
 use rabot_tensor::DType;
 
 /// Bytes of an f32, and of a pair of bf16.
@@ -33,7 +35,7 @@ pub(super) struct Common {
     pub panel_bytes: Value,
     /// Bytes from pair to pair of B.
     pub row_bytes: Value,
-    /// Bytes of a panel of B, where it is packed.
+    /// Bytes of a panel of B in f32, where it is packed.
     pub b_panel_bytes: Value,
     /// Distances of taps.
     pub distances: Value,
@@ -59,6 +61,7 @@ pub(super) struct Block<'b> {
     pub row: Value,
     pub rows: Value,
     pub a: Value,
+    /// Pieces of B, or the panels of a constant one.
     pub b: Value,
     /// Columns of the tiles, those between lines included.
     pub columns: Value,
@@ -108,6 +111,9 @@ fn check(c: &Contraction, tiles: Tiles) -> Result<(), KernelError> {
     if !(1..=3).contains(&tiles.pieces) || kernel.accumulator != DType::F32 {
         return inconsistent("tiles of something else than one to three pieces of f32");
     }
+    if tiles.least_rows > 0 && !matches!(kernel.b, Operand::Packed { .. }) {
+        return inconsistent("panels that only the vector unit reads");
+    }
     let whole = |size: usize| size > 0 && size.is_multiple_of(TILE_COLUMNS);
     if !whole(kernel.tile.rows) || (tiles.lines == 0 && !whole(kernel.tile.columns)) {
         return inconsistent("blocks for the tile unit that are not whole tiles");
@@ -122,9 +128,9 @@ fn check(c: &Contraction, tiles: Tiles) -> Result<(), KernelError> {
     {
         return inconsistent("lines of an image that does not have two axes");
     }
-    for operand in [&kernel.a, &kernel.b] {
+    let cut = if matches!(kernel.a, Operand::Packed { .. }) { DType::BF16 } else { DType::F32 };
+    for (operand, needed) in [(&kernel.a, cut), (&kernel.b, DType::F32)] {
         let dtype = c.cx.arg(operand.arg())?.dtype;
-        let needed = if matches!(operand, Operand::Packed { .. }) { DType::BF16 } else { DType::F32 };
         if dtype != needed {
             return Err(KernelError::DType { operation: "operand of the tile unit".to_owned(), dtype });
         }
@@ -143,17 +149,16 @@ impl Contraction<'_, '_, '_> {
         let blocks = self.ceil_div(self.common.k, taps * TILE_TERMS as i64);
         let piece = (tiles.pieces * TILE_BYTES) as i64;
         let distances = self.stack(8 * taps as usize);
-        let packed_row = self.int(TILE_COLUMNS as i64 * WORD);
         let row_bytes = match image {
             None => {
                 let zero = self.int(0);
                 self.store(zero, distances, 0);
-                packed_row
+                self.int(TILE_COLUMNS as i64 * WORD)
             }
             Some(image) => self.distances(image, distances),
         };
         let b_rows = self.mul_int(blocks, (tiles.pieces * TILE_ROWS) as i64);
-        let b_bytes = if image.is_some() { self.mul(b_rows, row_bytes) } else { self.int(0) };
+        let b_bytes = self.mul(b_rows, row_bytes);
         let scratch = self.cx.scratch;
         let a_block = self.add(scratch, b_bytes);
         let panel_bytes = self.mul_int(blocks, piece * taps);
@@ -168,7 +173,7 @@ impl Contraction<'_, '_, '_> {
             taps: self.int(taps),
             panel_bytes,
             row_bytes,
-            b_panel_bytes: self.mul(b_rows, packed_row),
+            b_panel_bytes: self.mul_int(blocks, BLOCK_BYTES as i64),
             distances,
             words: self.stack(8 * tiles::WORDS.max(split::WORDS)),
             masks: self.stack(8 * VECTORS as usize),

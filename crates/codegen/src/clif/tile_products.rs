@@ -5,12 +5,13 @@ use crate::clif::contract_epilogue::Corner;
 use crate::clif::contract_tiles::{Block, Common, by_column};
 use crate::error::KernelError;
 use crate::x64::Leaf;
+use crate::x64::panel::{Panel, PanelWord};
 use crate::x64::tiles::{Products, Rescale, RescaleWord, TILE_ROW_BYTES, Word};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use rabot_kernel::{
-    ContractKernel, Operand, SCRATCH_ALIGN_BYTES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, Tiles,
+    BLOCK_BYTES, ContractKernel, Operand, SCRATCH_ALIGN_BYTES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, Tiles,
 };
 
 /// Bytes of an f32, and of a pair of bf16.
@@ -70,6 +71,8 @@ impl Contraction<'_, '_, '_> {
         let mut result = Ok(());
         if by_column(self.kernel) {
             self.for_range(zero, block.columns, step, |c, column| {
+                let panel = c.panel_of_b(common, block, terms, column);
+                c.cut_panel(common, panel, terms.blocks);
                 c.for_range(zero, block.rows, step, |c, row| {
                     result = c.tile_of_products(common, block, terms, [row, column]);
                 });
@@ -84,6 +87,25 @@ impl Contraction<'_, '_, '_> {
         result
     }
 
+    /// Where the terms of a column begin in a packed B.
+    fn panel_of_b(&mut self, common: &Common, block: &Block, terms: Terms, column: Value) -> Value {
+        let panel = self.ins().ushr_imm_u(column, i64::from(TILE_COLUMNS.ilog2()));
+        let offset = self.mul(panel, common.b_panel_bytes);
+        let start = self.add(block.b, offset);
+        let before = self.mul_int(terms.first, BLOCK_BYTES as i64);
+        self.add(start, before)
+    }
+
+    /// Cuts terms of a panel of a packed B into pieces.
+    fn cut_panel(&mut self, common: &Common, panel: Value, blocks: Value) {
+        let words = common.words;
+        let put = |c: &mut Self, word: PanelWord, value: Value| c.store(value, words, word.offset());
+        put(self, PanelWord::Source, panel);
+        put(self, PanelWord::Target, self.cx.scratch);
+        put(self, PanelWord::Blocks, blocks);
+        self.cx.call_leaf(Leaf::Panel(Panel { pieces: common.tiles.pieces }), words);
+    }
+
     /// The sums of 32 × 32 elements at `row` and `column` of a block, and what becomes of them.
     fn tile_of_products(
         &mut self,
@@ -96,27 +118,17 @@ impl Contraction<'_, '_, '_> {
         let panel = self.ins().ushr_imm_u(row, i64::from(TILE_ROWS.ilog2()));
         let offset = self.mul(panel, common.panel_bytes);
         let a = self.add(block.a, offset);
-        let b = match by_column(self.kernel) {
-            true => {
-                let panel = self.ins().ushr_imm_u(column, i64::from(TILE_COLUMNS.ilog2()));
-                let offset = self.mul(panel, common.b_panel_bytes);
-                self.add(block.b, offset)
-            }
-            false => {
-                let offset = self.mul_int(column, WORD);
-                self.add(block.b, offset)
-            }
-        };
-        let (a, b) = match self.kernel.blocks_at_a_time() {
-            None => (a, b),
-            Some(_) => {
-                let pieces = common.tiles.pieces;
-                let tiles = self.mul(terms.first, common.taps);
-                let of_a = self.mul_int(tiles, (pieces * TILE_BYTES) as i64);
-                let rows = self.mul_int(terms.first, (pieces * TILE_ROWS) as i64);
-                let of_b = self.mul(rows, common.row_bytes);
-                (self.add(a, of_a), self.add(b, of_b))
-            }
+        let before = self.mul(terms.first, common.taps);
+        let before = self.mul_int(before, (common.tiles.pieces * TILE_BYTES) as i64);
+        let a = self.add(a, before);
+        let b = if by_column(self.kernel) {
+            self.cx.scratch
+        } else {
+            let rows = self.mul_int(terms.first, (common.tiles.pieces * TILE_ROWS) as i64);
+            let before = self.mul(rows, common.row_bytes);
+            let offset = self.mul_int(column, WORD);
+            let b = self.add(block.b, offset);
+            self.add(b, before)
         };
         let tile = self.sums(common, block, [row, column]);
         let put = |c: &mut Self, word: Word, value: Value| c.store(value, words, word.offset());
@@ -128,7 +140,7 @@ impl Contraction<'_, '_, '_> {
         put(self, Word::Taps, common.taps);
         put(self, Word::Distances, common.distances);
         put(self, Word::Tile, tile);
-        let soon = self.soon(common, [a, b], [row, column], terms);
+        let soon = self.soon(common, block, a, [row, column], terms);
         put(self, Word::Soon, soon);
         let rows = self.ins().isub(block.rows, row);
         let columns = self.ins().isub(block.columns, column);
@@ -164,7 +176,8 @@ impl Contraction<'_, '_, '_> {
     fn soon(
         &mut self,
         common: &Common,
-        [a, b]: [Value; 2],
+        block: &Block,
+        a: Value,
         [row, column]: [Value; 2],
         terms: Terms,
     ) -> Value {
@@ -174,7 +187,8 @@ impl Contraction<'_, '_, '_> {
         if by_column(self.kernel) {
             let number = self.ins().ushr_imm_u(row, shift);
             let offset = self.mul(number, part);
-            let next = self.add(b, common.b_panel_bytes);
+            let next = self.add_int(column, TILE_COLUMNS as i64);
+            let next = self.panel_of_b(common, block, terms, next);
             return self.add(next, offset);
         }
         // Two panels of A lie apart: tiles take parts of them in turn.
@@ -281,11 +295,13 @@ impl Contraction<'_, '_, '_> {
 /// How many cache lines a tile fetches ahead for each tap, so that the tiles of one panel of the operand packed at compile
 /// time, which is read once in an item, fetch the next one.
 pub(super) fn lines_ahead(kernel: &ContractKernel, tiles: Tiles) -> usize {
-    let lines = 2 * tiles.pieces * TILE_BYTES / SCRATCH_ALIGN_BYTES;
-    let readers = match (&kernel.a, &kernel.b) {
-        (_, Operand::Packed { .. }) => kernel.tile.rows / TILE_COLUMNS,
-        (Operand::Packed { .. }, _) => (kernel.tile.columns / TILE_COLUMNS).next_multiple_of(2),
+    let (bytes, readers) = match (&kernel.a, &kernel.b) {
+        (_, Operand::Packed { .. }) => (BLOCK_BYTES, kernel.tile.rows / TILE_COLUMNS),
+        (Operand::Packed { .. }, _) => {
+            (2 * tiles.pieces * TILE_BYTES, (kernel.tile.columns / TILE_COLUMNS).next_multiple_of(2))
+        }
         _ => return 0,
     };
+    let lines = bytes / SCRATCH_ALIGN_BYTES;
     lines.div_ceil(readers.max(1)).min(MOST_AHEAD)
 }

@@ -145,6 +145,16 @@ impl Asm {
         self.three(Code::EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er, to, a, b)
     }
 
+    /// `to = a - b` in f32.
+    pub fn difference(&mut self, to: Zmm, a: Zmm, b: Zmm) -> Result<(), AsmError> {
+        self.three(Code::EVEX_Vsubps_zmm_k1z_zmm_zmmm512b32_er, to, a, b)
+    }
+
+    /// `to = a + b`, words.
+    pub fn add_words(&mut self, to: Zmm, a: Zmm, b: Zmm) -> Result<(), AsmError> {
+        self.three(Code::EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32, to, a, b)
+    }
+
     /// `to = a·b` in f32.
     pub fn product(&mut self, to: Zmm, a: Zmm, b: Zmm) -> Result<(), AsmError> {
         self.three(Code::EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er, to, a, b)

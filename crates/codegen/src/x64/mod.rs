@@ -14,6 +14,7 @@ mod expr;
 mod lanes;
 pub(crate) mod map;
 pub(crate) mod nest;
+pub(crate) mod panel;
 mod registers;
 mod rows;
 pub(crate) mod split;
@@ -55,6 +56,8 @@ pub(crate) enum Leaf {
     Pairs(split::Pairs),
     /// Pieces of A for the tile unit.
     Rows(split::Rows),
+    /// Pieces of a constant B for the tile unit.
+    Panel(panel::Panel),
     /// The tile unit is taken, or given back.
     Unit(tiles::Unit),
 }
@@ -95,6 +98,7 @@ impl Leaf {
             Leaf::Rescale(rescale) => rescale.assemble(),
             Leaf::Pairs(pairs) => pairs.assemble(),
             Leaf::Rows(rows) => rows.assemble(),
+            Leaf::Panel(panel) => panel.assemble(),
             Leaf::Unit(unit) => unit.assemble(),
         }
     }

@@ -102,7 +102,7 @@ pub(crate) const WORDS: usize = 11;
 const TOO_LARGE: u32 = 0x7f7f_8000;
 
 /// Half of the last place of bf16, as a word.
-const HALF_PLACE: u32 = 0x8000;
+pub(super) const HALF_PLACE: u32 = 0x8000;
 
 /// Numbers and what is left of them, their magnitudes, what is stored.
 const VALUES: [usize; 2] = [0, 1];

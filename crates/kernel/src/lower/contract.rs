@@ -229,11 +229,8 @@ impl Lowering<'_, '_, '_> {
         let shared = axes.batch.iter().all(|d| product.b.strides[d.axis].is(0));
         let is_constant = shared && self.constant_of(&product.b).is_some();
         let blocking = self.matmul_tiles(product, axes, is_constant)?;
-        let pieces = blocking.tiles?.pieces;
         let packed = match is_constant {
-            true => {
-                Some(self.pack_matrix(axes, product, DType::BF16, |source| pack_tiles_b(source, pieces))?)
-            }
+            true => Some(self.pack_matrix(axes, product, DType::F32, pack_tiles_b)?),
             false => None,
         };
         let (shape, operands) = self.operands(frame, product, axes, packed, [0, 0]);
@@ -492,12 +489,11 @@ impl Lowering<'_, '_, '_> {
         };
         let scratch = match tiles {
             None => scratch_bytes(&kernel, &shape.k),
-            Some(tiles) => tile_scratch_bytes(
-                &kernel,
-                tiles.pieces,
-                &shape.k,
-                shape.image.last().unwrap_or(&Dim::from(1)),
-            ),
+            Some(tiles) => {
+                let width = shape.image.last().cloned().unwrap_or_else(|| Dim::from(1));
+                let bytes = tile_scratch_bytes(&kernel, tiles.pieces, &shape.k, &width);
+                if tiles.least_rows > 0 { bytes.maximum(&scratch_bytes(&kernel, &shape.k)) } else { bytes }
+            }
         };
         let batch: Dim = shape.batch.iter().product();
         let row_blocks = shape.m.ceil_div(&Dim::from(tile.rows));

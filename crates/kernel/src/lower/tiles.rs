@@ -5,7 +5,7 @@
 //! long as full ones.
 
 use super::Lowering;
-use super::blocks::even_blocks;
+use super::blocks::{WIDE_TILES, even_blocks};
 use super::contract::{Axes, Product};
 use super::conv::Convolution;
 use crate::tiles::blocks_together;
@@ -38,6 +38,9 @@ const LANES: usize = 16;
 
 /// A size of images that is not known.
 const TYPICAL_SIZE: i64 = 64;
+
+/// Tiles of rows from which on the tile unit must be faster, where only the run tells how many there are.
+const MOST_LEAST_TILES: usize = 8;
 
 /// Items below which a block is cut further, so that threads can share it.
 const MIN_ITEMS: usize = 4;
@@ -115,7 +118,7 @@ impl Lowering<'_, '_, '_> {
                 match outputs[..] {
                     [_] => {
                         sizes.split = padded * phases * (pixels + patches.reach(0));
-                        (Tiles { pieces: PIECES, lines: 0 }, columns)
+                        (Tiles { pieces: PIECES, lines: 0, least_rows: 0 }, columns)
                     }
                     [height, width] => {
                         let line = width + patches.reach(1);
@@ -126,12 +129,12 @@ impl Lowering<'_, '_, '_> {
                         let most = (BLOCK_BYTES / (pixel_bytes * phases * line).max(1))
                             .saturating_sub(patches.reach(0));
                         let lines = block_lines(height, most.max(1));
-                        (Tiles { pieces: PIECES, lines }, (lines * width).max(1))
+                        (Tiles { pieces: PIECES, lines, least_rows: 0 }, (lines * width).max(1))
                     }
                     _ => return None,
                 }
             }
-            Operand::Strided { .. } => (Tiles { pieces: PIECES, lines: 0 }, columns),
+            Operand::Strided { .. } => (Tiles { pieces: PIECES, lines: 0, least_rows: 0 }, columns),
             Operand::Packed { .. } => return None,
         };
         if !sizes.suit_tiles() {
@@ -155,21 +158,34 @@ impl Lowering<'_, '_, '_> {
             |dim: &Option<super::exprs::LoopDim>| dim.as_ref().map_or(Dim::from(1), |d| d.size.clone());
         let (m, n) = (size(&axes.row), size(&axes.column));
         let [rows, columns, k] = [&m, &n, &product.k].map(|dim| least(dim, 1));
-        let split = rows * k + if is_constant { 0 } else { columns * k };
-        if !(Sizes { m: rows, n: columns, channels: k, taps: 1, split, lines: 0 }).suit_tiles() {
-            return None;
-        }
+        let suits = |rows: usize| {
+            let split = rows * k + columns * k;
+            (Sizes { m: rows, n: columns, channels: k, taps: 1, split, lines: 0 }).suit_tiles()
+        };
+        // Panels that both units read hold whole blocks of terms.
+        let either = is_constant && m.as_const().is_none() && k.is_multiple_of(TILE_TERMS);
+        let least_rows = match suits(rows) {
+            true => 0,
+            false if either => {
+                (1..=MOST_LEAST_TILES).map(|tiles| tiles * TILE_ROWS).find(|rows| suits(*rows))?
+            }
+            false => return None,
+        };
         // Of many terms, those of A that are taken at a time are to stay in the cache.
         let blocks = k.div_ceil(TILE_TERMS);
         let together = if is_constant { blocks_together(blocks, 1, true) } else { None };
         let most = BLOCK_BYTES / (together.unwrap_or(blocks) * TILE_TERMS * PIECES * 2).max(1);
-        let (rows, columns) = if is_constant {
+        let (mr, nr) = if least_rows > 0 { WIDE_TILES[0] } else { (TILE_COLUMNS, TILE_COLUMNS) };
+        let (rows, columns) = if least_rows > 0 {
+            // Whole tiles of both units.
+            (TILE_COLUMNS * mr / 2, even_blocks(&n, 256, TILE_COLUMNS))
+        } else if is_constant {
             (even_blocks(&m, most, TILE_COLUMNS), even_blocks(&n, 256, TILE_COLUMNS))
         } else {
             (even_blocks(&m, most.min(256), TILE_COLUMNS), even_blocks(&n, most, TILE_COLUMNS))
         };
-        let tile = Tile { mr: TILE_COLUMNS, nr: TILE_COLUMNS, rows, columns };
-        Some(Blocking { tile, tiles: Some(Tiles { pieces: PIECES, lines: 0 }) })
+        let tile = Tile { mr, nr, rows, columns };
+        Some(Blocking { tile, tiles: Some(Tiles { pieces: PIECES, lines: 0, least_rows }) })
     }
 }
 
