@@ -1,4 +1,4 @@
-"""The engines that peers.py measures, each in processes of its own; `PEERS` are those besides rabot.
+"""The engines that peers.py measures, each in processes of its own.
 
 What is handed out is the same for all: `first()` are its outputs and its memory, `turn(seconds)` are the figures of one
 turn: the model is loaded anew and run for that time.
@@ -7,10 +7,13 @@ turn: the model is loaded anew and run for that time.
 import functools
 import importlib
 import json
+import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
@@ -19,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-FEWEST_RUNS = 5
-KEYS = ["median_ms", "p99_ms", "runs", "compile_ms", "peak_rss_mb"]  # of `rabot bench --json`
+RUST = Path(__file__).resolve().parent / "rust"
+FEWEST_RUNS = 5  # as in rust/src/lib.rs
+KEYS = ["median_ms", "p99_ms", "runs", "compile_ms", "peak_rss_mb"]  # of `rabot bench --json`, and of rust/
 
 
 class EngineError(Exception):
@@ -134,7 +138,8 @@ def explained(function):
         try:
             return function(*arguments)
         except Exception as error:
-            raise EngineError(f"{type(error).__name__}: {' '.join(str(error).splitlines()[-4:])}") from None
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise EngineError(f"{type(error).__name__}: {' '.join(lines[-4:])}") from None
 
     return wrapped
 
@@ -202,6 +207,57 @@ class Library:
         self.pool.shutdown()
 
 
+def printed(command):
+    """What a command prints."""
+    environment = os.environ | {"RTEN_NUM_THREADS": "1"}
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    if result.returncode:
+        tail = " ".join(result.stderr.strip().splitlines()[-4:])
+        raise EngineError(f"exit code {result.returncode}: {tail}")
+    return result.stdout
+
+
+def write_tensors(folder, arrays):
+    """Write inputs as rust/src/lib.rs reads them."""
+    lines = []
+    for number, (name, array) in enumerate(arrays.items()):
+        lines.append(f"{array.dtype} {','.join(map(str, array.shape)) or '-'} {name}\n")
+        Path(folder, f"inputs-{number}").write_bytes(array.tobytes())
+    Path(folder, "inputs.txt").write_text("".join(lines))
+
+
+def read_tensors(folder):
+    """Outputs as rust/src/lib.rs writes them."""
+    arrays = {}
+    for number, line in enumerate(Path(folder, "outputs.txt").read_text().splitlines()):
+        dtype, dims, name = line.split(" ", 2)
+        shape = [] if dims == "-" else list(map(int, dims.split(",")))
+        arrays[name] = np.fromfile(Path(folder, f"outputs-{number}"), dtype).reshape(shape)
+    return arrays
+
+
+class Binary:
+    """A model in a Rust library, which a command of rust/ loads anew in every turn."""
+
+    def __init__(self, peer, model, inputs):
+        self.folder = tempfile.TemporaryDirectory(prefix="rabot-")
+        self.command = [binary(peer), model, self.folder.name]
+        write_tensors(self.folder.name, load(inputs))
+
+    def first(self):
+        """Outputs; memory is among the figures of every turn."""
+        self.turn(0)
+        return read_tensors(self.folder.name), {}
+
+    def turn(self, seconds):
+        """Figures of one turn."""
+        return json.loads(printed([*self.command, seconds]))
+
+    def close(self):
+        """Remove inputs and outputs."""
+        self.folder.cleanup()
+
+
 class Rabot:
     """A model that the command line compiles and runs."""
 
@@ -211,12 +267,7 @@ class Rabot:
 
     def command(self, name, *options):
         """What a command prints."""
-        command = [self.binary, name, self.model, *self.options, *options]
-        result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        if result.returncode:
-            tail = " ".join(result.stderr.strip().splitlines()[-3:])
-            raise EngineError(f"rabot {name} failed ({result.returncode}): {tail}")
-        return result.stdout
+        return printed([self.binary, name, self.model, *self.options, *options])
 
     def first(self):
         """Outputs; memory is among the figures of every turn."""
@@ -234,8 +285,22 @@ class Rabot:
         """No process of it is left."""
 
 
+CRATES = {"RTen": "rten", "tract": "tract-onnx"}
+PEERS = dict.fromkeys(LIBRARIES, Library) | dict.fromkeys(CRATES, Binary)
+
+
+def binary(peer):
+    """The command of rust/ for a peer, which bench/peers puts beside Python."""
+    return Path(sys.executable).parent / f"rabot-bench-{peer.lower()}"
+
+
 def version(peer):
     """Name and version of a peer, without loading it."""
+    if peer in CRATES:
+        if not binary(peer).exists():
+            raise EngineError(f"{binary(peer)} does not exist: start this with bench/peers")
+        pinned = tomllib.loads((RUST / "Cargo.toml").read_text())["dependencies"][CRATES[peer]]
+        return f"{CRATES[peer]} {(pinned if isinstance(pinned, str) else pinned['version']).lstrip('=')}"
     package = LIBRARIES[peer].package
     try:
         return f"{package} {metadata.version(package)}"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines import LIBRARIES, EngineError, Library, Rabot, load, version
+from engines import PEERS, EngineError, Rabot, load, version
 from plot import svg
 from tables import tables
 
@@ -89,7 +89,7 @@ class Contest:
 
     def __init__(self, model, inputs, arguments):
         self.engines = {"rabot": Rabot(arguments.rabot, model, inputs, arguments.options)}
-        self.engines |= {peer: Library(peer, model, inputs) for peer in arguments.peers}
+        self.engines |= {peer: PEERS[peer](peer, model, inputs) for peer in arguments.peers}
         self.failed = {}
 
     def __enter__(self):
@@ -198,7 +198,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", default=default_cache(), help="cache folder (now: %(default)s)")
     parser.add_argument("--models", nargs="*", default=["*"], metavar="NAME", help="names or patterns (all)")
-    parser.add_argument("--peers", nargs="*", default=list(LIBRARIES), choices=list(LIBRARIES), help="(all)")
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), help="(all)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each engine (now: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time of a turn (now: %(default)s)")
     parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)), help="run here (now: %(default)s)")

@@ -1,4 +1,4 @@
-"""What peers.py found, as a chart in SVG: for each model a bar for every peer, as long as the logarithm of the ratio."""
+"""What peers.py found, as a chart in SVG: for each model a bar per peer, as long as the logarithm of the ratio."""
 
 from html import escape
 from math import ceil, floor, log2
@@ -37,7 +37,7 @@ class Axis:
         for power in range(self.low, self.high + 1):
             x, colour = self.at(2.0**power), GREY if power == 0 else "#d8dee4"
             yield f'<line x1="{x:.1f}" y1="{self.top - 4}" x2="{x:.1f}" y2="{self.bottom}" stroke="{colour}"/>'
-            yield text(x, self.bottom + 16, f"{2.0**power:g}", anchor="middle")
+            yield text(x, self.bottom + 16, f"1/{2**-power}" if power < 0 else f"{2**power}", anchor="middle")
 
 
 def title(report, peers):
@@ -59,7 +59,7 @@ def bars(row, peers, axis, y):
         ratio, top = row["ratios"].get(peer), y + index * BAR
         if ratio is None:
             who = "rabot" if row["engines"]["rabot"]["wrong"] else peer
-            why = "fails" if "failed" in row["engines"][who] else "has wrong outputs"
+            why = "fails" if "failed" in row["engines"][who] else "is wrong"
             yield text(axis.at(1) + 4, top + BAR - 1, f"{who} {why}", 9, colour=GREY)
             continue
         ends = sorted((axis.at(ratio), axis.at(1)))

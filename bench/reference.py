@@ -2,9 +2,9 @@
 
     python3 reference.py RABOT MODEL INPUTS FOLDER
 
-All float32 of the model and of its inputs becomes float64, and `rabot run --reference` evaluates that, node by node and
-without passes. FOLDER/outputs.npz is left alone while it is of the same model, inputs and version of `rabot`. A command of
-its own, because the widened model can take gigabytes.
+All float32 of the model and of its inputs becomes float64, and `rabot run --reference` evaluates that, node by node
+and without passes. FOLDER/outputs.npz is left alone while it is of the same model, inputs and version of `rabot`. A
+command of its own, because the widened model can take gigabytes.
 """
 
 import subprocess

@@ -39,14 +39,12 @@ def times(report, peers):
     yield line(["geometric mean (of how many models)", *[""] * len(names), *cells])
 
 
-def costs(report, peers):
-    """Time of loading, memory and error."""
+def figures(report, peers, key, form):
+    """A figure of every engine."""
     names = ["rabot", *peers]
-    figures = [("load ms", "compile_ms", ".1f"), ("MB", "peak_rss_mb", ".0f"), ("error", "error", ".1e")]
-    yield from heading(["model", *(f"{name} {what}" for what, _, _ in figures for name in names)])
+    yield from heading(["model", *names])
     for row in report["models"]:
-        cells = [cell(row["engines"][name], key, form) for _, key, form in figures for name in names]
-        yield line([row["model"], *cells])
+        yield line([row["model"], *(cell(row["engines"][name], key, form) for name in names)])
 
 
 def remarks(report):
@@ -69,21 +67,22 @@ def empty_memory(report, peer):
 
 
 def tables(report):
-    """The lines of both tables, with what has to be known to read them."""
+    """The lines of all tables, with what has to be known to read them."""
     machine = report["about"]
     peers = list(machine["peers"])
     versions = ", ".join(machine["peers"].values())
-    yield f"{machine['cpu']}, CPU {machine['pinned_to']}, one thread; {machine['time'][:10]}. {machine['rabot']} against"
-    yield f"{versions}; medians of {machine['rounds']} interleaved rounds of"
+    yield f"{machine['cpu']}, CPU {machine['pinned_to']}, one thread; {machine['time'][:10]}."
+    yield f"{machine['rabot']} against {versions}; medians of {machine['rounds']} interleaved rounds of"
     yield f"{machine['seconds']:g} s each. Ratios: rabot's time divided by the peer's; below 1, rabot is faster."
     yield ""
     yield from times(report, peers)
-    yield ""
-    yield "Load: from the file to what can run. Error: largest difference from the model in float64, over the largest value."
-    yield "MB: peak memory; that of peers holds Python, which takes before there is a model:"
-    yield f"{', '.join(filter(None, (empty_memory(report, peer) for peer in peers)))}."
-    yield ""
-    yield from costs(report, peers)
+    yield from ["", "Milliseconds from the file to what can run:", ""]
+    yield from figures(report, peers, "compile_ms", ".1f")
+    empty = ", ".join(filter(None, (empty_memory(report, peer) for peer in peers))) or "none"
+    yield from ["", f"Peak memory in MB; of that, Python before there is a model: {empty}", ""]
+    yield from figures(report, peers, "peak_rss_mb", ".0f")
+    yield from ["", "Error: largest difference from outputs in float64, divided by the largest of these:", ""]
+    yield from figures(report, peers, "error", ".1e")
     found = list(remarks(report))
     if found:
         yield from ["", *found]
