@@ -93,6 +93,7 @@ fn kernel(
         stores: vec![Store { arg: 3, access, value }],
         tile,
         tiles: None,
+        keeps_b: false,
     }
 }
 

@@ -44,6 +44,7 @@ fn plan(arrangement: Arrangement) -> Plan {
             })
             .collect(),
         block: Size::Param(4),
+        rows: None,
     };
     let mut plan = common::plan(KernelDesc::Composite(composite));
     for part in parts.into_iter().rev() {

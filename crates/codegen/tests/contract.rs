@@ -244,6 +244,7 @@ fn compute(
         stores: vec![store(3, to, value)],
         tile: p.tile,
         tiles: None,
+        keeps_b: false,
     };
     let result = vec![0u8; p.batch * p.m * p.n * 4];
     let buffers = [a.buffer, b.buffer, bytes(other), result];
@@ -650,6 +651,7 @@ fn code_for_other_machines() {
                     stores: vec![store(3, to, value)],
                     tile,
                     tiles: None,
+                    keeps_b: false,
                 };
                 let text = asm_text(&common::plan(KernelDesc::Contract(kernel)), 0, &profile).unwrap();
                 assert!(!text.is_empty());

@@ -133,6 +133,7 @@ impl Conv {
             stores: vec![store(3, to, value)],
             tile: self.tile,
             tiles: None,
+            keeps_b: false,
         };
         (kernel, params)
     }

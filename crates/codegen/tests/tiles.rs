@@ -171,6 +171,7 @@ impl Problem {
                 columns: self.columns,
             },
             tiles: Some(Tiles { pieces: self.pieces, lines: 0, least_rows: self.least_rows }),
+            keeps_b: false,
         };
         (kernel, sizes.params, [a_buffer, b_buffer])
     }
@@ -409,6 +410,7 @@ impl Conv {
             stores: vec![store(3, to, value)],
             tile: Tile { mr: 32, nr: 32, rows: 32, columns: 32 * self.block },
             tiles: Some(Tiles { pieces: 3, lines, least_rows: 0 }),
+            keeps_b: false,
         };
         let image = values(self.images * self.channels * self.pixels(), 1);
         let (weights, bias) = (values(self.rows * k, 2), values(self.rows, 3));

@@ -61,6 +61,37 @@ pub struct CompositeKernel {
     pub parts: Vec<Part>,
     /// Items that a chain does in one go, part after part; at least 1. Any number gives the same result.
     pub block: Size,
+    /// Set where the items of a chain are blocks of rows.
+    pub rows: Option<RowSteps>,
+}
+
+/// Items of a chain that are blocks of rows of matrices, one matrix after the other. What its parts hand on is there for
+/// one block at a time only, in scratch memory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RowSteps {
+    /// Blocks of a matrix.
+    pub steps: Size,
+    /// Rows of a matrix.
+    pub rows: Size,
+    /// Rows of a block; the last one of a matrix may have fewer.
+    pub block: Size,
+    /// For each part, its work items in a matrix; [`Part::per`] are those of a block.
+    pub items: Vec<Size>,
+    /// For each part, where its own scratch memory begins, in bytes.
+    pub scratch: Vec<Size>,
+    /// What is handed on.
+    pub handed_on: Vec<HandedOn>,
+}
+
+/// An argument of a part of a chain that is a block of rows in scratch memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HandedOn {
+    /// Index among the arguments of the whole.
+    pub arg: usize,
+    /// Where the block begins, in bytes.
+    pub start: Size,
+    /// Bytes of a row.
+    pub row_bytes: Size,
 }
 
 /// How the parts of a [`CompositeKernel`] go together.
@@ -202,7 +233,13 @@ pub struct ContractKernel {
     pub tile: Tile,
     /// Set where the tile unit takes the products.
     pub tiles: Option<Tiles>,
+    /// True if the pieces of B stay in scratch memory from call to call; see [`KEPT_BYTES`].
+    pub keeps_b: bool,
 }
+
+/// Bytes of scratch memory that say what a kernel of the tile unit keeps there. The caller sets the first two words to
+/// -1, the third to 0 and the fourth to 1 in f32 before the first call.
+pub const KEPT_BYTES: usize = 64;
 
 /// Products of bf16 on a tile unit, whose tiles are 16 rows of 64 bytes.
 ///

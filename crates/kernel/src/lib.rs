@@ -17,8 +17,9 @@ mod tiles;
 
 pub use dag::{Access, BinaryFn, Coord, Dag, Expr, ExprId, ExprNode, Size, UnaryFn};
 pub use desc::{
-    Arg, Arrangement, CompositeKernel, ContractKernel, KernelDesc, LoopKernel, Operand, Part, Patches,
-    ReduceFn, Reduction, Stage, Store, TILE_COLUMNS, TILE_ROWS, TILE_TERMS, Tile, Tiles, Vectorize,
+    Arg, Arrangement, CompositeKernel, ContractKernel, HandedOn, KEPT_BYTES, KernelDesc, LoopKernel, Operand,
+    Part, Patches, ReduceFn, Reduction, RowSteps, Stage, Store, TILE_COLUMNS, TILE_ROWS, TILE_TERMS, Tile,
+    Tiles, Vectorize,
 };
 pub use lower::{PlanError, Unplannable, plan};
 pub use memory::{BUFFER_ALIGN_BYTES, Interval, assign_offsets};

@@ -4,7 +4,7 @@
 //! once for each block of rows, stays in f32 until then: two thirds of the bytes, and the vector unit reads the same
 //! panels.
 
-use crate::desc::{TILE_COLUMNS, TILE_ROWS, TILE_TERMS};
+use crate::desc::{KEPT_BYTES, TILE_COLUMNS, TILE_ROWS, TILE_TERMS};
 use crate::pack::{PackError, PackSource, in_panels};
 use crate::{ContractKernel, Operand, Patches, Size};
 use bytes::Bytes;
@@ -93,7 +93,8 @@ pub fn tile_scratch_bytes(kernel: &ContractKernel, pieces: usize, k: &Dim, colum
             kernel.scratch_rows().div_ceil(TILE_ROWS) * pieces * TILE_BYTES
         }
     };
-    blocks * (b * Dim::from(pieces * TILE_ROWS) + Dim::from(a)) + sum_bytes(kernel, columns)
+    let kept = if kernel.keeps_b { KEPT_BYTES } else { 0 };
+    blocks * (b * Dim::from(pieces * TILE_ROWS) + Dim::from(a)) + sum_bytes(kernel, columns) + Dim::from(kept)
 }
 
 /// Tiles of terms, blocks times taps, that are taken at a time where a sum has more: then what is read again and again

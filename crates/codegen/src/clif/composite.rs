@@ -6,10 +6,11 @@ use crate::error::KernelError;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{
-    ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, UserExternalName, Value,
+    ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, StackSlotData, StackSlotKind,
+    UserExternalName, Value,
 };
 use cranelift_frontend::FunctionBuilder;
-use rabot_kernel::{Arrangement, CompositeKernel, KernelDesc, Part};
+use rabot_kernel::{Arrangement, CompositeKernel, KernelDesc, Part, RowSteps, Size};
 use std::collections::HashMap;
 
 /// Namespace of kernels among external names; the index is that in [`rabot_kernel::Plan::kernels`].
@@ -28,9 +29,10 @@ pub fn emit(cx: &mut KernelCx, kernel: &CompositeKernel, kernels: &[KernelDesc])
         leaves += leaf_count(kernels, part.kernel);
     }
     let mut emitter = Emitter { cx, functions: HashMap::new(), tags };
-    match kernel.arrangement {
-        Arrangement::Chain => emitter.chain(kernel),
-        Arrangement::Side => emitter.side(kernel),
+    match (kernel.arrangement, &kernel.rows) {
+        (Arrangement::Chain, Some(rows)) => emitter.in_row_blocks(kernel, rows, kernels),
+        (Arrangement::Chain, None) => emitter.chain(kernel),
+        (Arrangement::Side, _) => emitter.side(kernel),
     }
 }
 
@@ -49,6 +51,20 @@ fn smaller(builder: &mut FunctionBuilder, a: Value, b: Value) -> Value {
     builder.ins().select(is_less, a, b)
 }
 
+/// The first of the things of a block of a matrix: `per` are those of a block, `all` those of a matrix.
+fn place(builder: &mut FunctionBuilder, [matrix, block]: [Value; 2], [per, all]: [Value; 2]) -> Value {
+    let first = builder.ins().imul(matrix, all);
+    let own = builder.ins().imul(block, per);
+    let own = smaller(builder, own, all);
+    builder.ins().iadd(first, own)
+}
+
+/// Bytes before an element of a list.
+fn offset(index: usize, bytes: usize) -> Result<i64, KernelError> {
+    let offset = index.checked_mul(bytes).and_then(|bytes| i32::try_from(bytes).ok()).map(i64::from);
+    offset.ok_or(KernelError::Index { what: "part", index, count: i32::MAX as usize / bytes })
+}
+
 struct Emitter<'a, 'f> {
     cx: &'a mut KernelCx<'f>,
     functions: HashMap<usize, FuncRef>,
@@ -61,29 +77,128 @@ impl Emitter<'_, '_> {
     fn chain(&mut self, kernel: &CompositeKernel) -> Result<(), KernelError> {
         let counts: Vec<[Value; 2]> = kernel.parts.iter().map(|part| self.counts(part)).collect();
         let block = self.cx.size(kernel.block);
+        self.for_items(block, |e, bounds| {
+            let scratch = e.cx.scratch;
+            let args = e.cx.arg_list();
+            counts.iter().enumerate().try_for_each(|(index, &[count, per])| {
+                let own = bounds.map(|item| {
+                    let item = e.cx.builder.ins().imul(item, per);
+                    smaller(&mut e.cx.builder, item, count)
+                });
+                e.part(kernel, index, own, args, scratch)
+            })
+        })
+    }
+
+    /// Loops over the items, `block` at a time: the first one, and the end.
+    fn for_items(
+        &mut self,
+        block: Value,
+        body: impl FnOnce(&mut Self, [Value; 2]) -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
         let (begin, end) = (self.cx.begin, self.cx.end);
         let builder = &mut self.cx.builder;
         let item = builder.declare_var(I64);
         builder.def_var(item, begin);
-        let [head, body, exit] = std::array::from_fn(|_| builder.create_block());
+        let [head, inside, exit] = std::array::from_fn(|_| builder.create_block());
         builder.ins().jump(head, &[]);
         builder.switch_to_block(head);
         let at = builder.use_var(item);
         let more = builder.ins().icmp(IntCC::SignedLessThan, at, end);
-        builder.ins().brif(more, body, &[], exit, &[]);
-        builder.switch_to_block(body);
-        builder.seal_block(body);
+        builder.ins().brif(more, inside, &[], exit, &[]);
+        builder.switch_to_block(inside);
+        builder.seal_block(inside);
         let next = builder.ins().iadd(at, block);
         let next = smaller(builder, next, end);
-        for (index, counts) in counts.into_iter().enumerate() {
-            self.part(kernel, index, counts, [at, next])?;
-        }
+        body(self, [at, next])?;
         let builder = &mut self.cx.builder;
         builder.def_var(item, next);
         builder.ins().jump(head, &[]);
         builder.seal_block(head);
         builder.switch_to_block(exit);
         builder.seal_block(exit);
+        Ok(())
+    }
+
+    /// Block of rows after block of rows: each part in turn, on what is handed on in scratch memory.
+    fn in_row_blocks(
+        &mut self,
+        kernel: &CompositeKernel,
+        rows: &RowSteps,
+        kernels: &[KernelDesc],
+    ) -> Result<(), KernelError> {
+        let args = self.own_args(kernel)?;
+        let scratch: Vec<Value> = rows.scratch.iter().map(|&start| self.in_scratch(start)).collect();
+        for (part, &scratch) in kernel.parts.iter().zip(&scratch) {
+            if matches!(kernels.get(part.kernel), Some(KernelDesc::Contract(kernel)) if kernel.keeps_b) {
+                self.keep_nothing(scratch);
+            }
+        }
+        let [steps, height, block] = [rows.steps, rows.rows, rows.block].map(|size| self.cx.size(size));
+        let counts: Vec<[Value; 2]> = kernel.parts.iter().map(|part| self.counts(part)).collect();
+        let items: Vec<Value> = rows.items.iter().map(|&size| self.cx.size(size)).collect();
+        let one = self.cx.builder.ins().iconst(I64, 1);
+        self.for_items(one, |e, [step, _]| {
+            let builder = &mut e.cx.builder;
+            let matrix = builder.ins().udiv(step, steps);
+            let before = builder.ins().imul(matrix, steps);
+            let number = builder.ins().isub(step, before);
+            let row = place(builder, [matrix, number], [block, height]);
+            e.hand_on(rows, args, row)?;
+            let next = e.cx.builder.ins().iadd(number, one);
+            for (index, (&[count, per], &items)) in counts.iter().zip(&items).enumerate() {
+                let own = [number, next].map(|number| {
+                    let item = place(&mut e.cx.builder, [matrix, number], [per, items]);
+                    smaller(&mut e.cx.builder, item, count)
+                });
+                e.part(kernel, index, own, args, scratch[index])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A copy of the list of arguments, on the stack.
+    fn own_args(&mut self, kernel: &CompositeKernel) -> Result<Value, KernelError> {
+        let pointer = self.cx.target.pointer;
+        let list = self.cx.arg_list();
+        let builder = &mut self.cx.builder;
+        let bytes = offset(kernel.args.len(), pointer.bytes() as usize)?;
+        let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes as u32, 3);
+        let slot = builder.create_sized_stack_slot(data);
+        let own = builder.ins().stack_addr(pointer, slot, 0);
+        for index in 0..kernel.args.len() {
+            let at = offset(index, pointer.bytes() as usize)? as i32;
+            let address = builder.ins().load(pointer, plain(), list, at);
+            builder.ins().store(plain(), address, own, at);
+        }
+        Ok(own)
+    }
+
+    fn in_scratch(&mut self, start: Size) -> Value {
+        let (scratch, start) = (self.cx.scratch, self.cx.size(start));
+        self.cx.builder.ins().iadd(scratch, start)
+    }
+
+    /// Says in a part's scratch memory that it keeps nothing yet.
+    fn keep_nothing(&mut self, scratch: Value) {
+        let builder = &mut self.cx.builder;
+        for (at, word) in [-1, -1, 0, i64::from(1f32.to_bits())].into_iter().enumerate() {
+            let word = builder.ins().iconst(I64, word);
+            builder.ins().store(plain(), word, scratch, 8 * at as i32);
+        }
+    }
+
+    /// Lets the arguments that are handed on be the block of rows from `row` on: so far before it that parts find it where
+    /// it would be in the whole.
+    fn hand_on(&mut self, rows: &RowSteps, args: Value, row: Value) -> Result<(), KernelError> {
+        let bytes = self.cx.target.pointer.bytes() as usize;
+        for handed_on in &rows.handed_on {
+            let (start, row_bytes) = (self.in_scratch(handed_on.start), self.cx.size(handed_on.row_bytes));
+            let builder = &mut self.cx.builder;
+            let before = builder.ins().imul(row, row_bytes);
+            let address = builder.ins().isub(start, before);
+            builder.ins().store(plain(), address, args, offset(handed_on.arg, bytes)? as i32);
+        }
         Ok(())
     }
 
@@ -105,9 +220,13 @@ impl Emitter<'_, '_> {
                 let own = ins.ins().select(is_before, zero, own);
                 smaller(ins, own, items)
             };
-            let (first, last) = (inside(begin), inside(end));
+            let own = [inside(begin), inside(end)].map(|item| {
+                let item = ins.ins().imul(item, per);
+                smaller(ins, item, count)
+            });
             start = self.cx.builder.ins().iadd(start, items);
-            self.part(kernel, index, [count, per], [first, last])?;
+            let (args, scratch) = (self.cx.arg_list(), self.cx.scratch);
+            self.part(kernel, index, own, args, scratch)?;
         }
         Ok(())
     }
@@ -117,37 +236,28 @@ impl Emitter<'_, '_> {
         [self.cx.size(part.count), self.cx.size(part.per)]
     }
 
-    /// Calls a part for items `first..last` of the whole, if it has any there.
+    /// Calls a part for its items `first..last`, if there are any. `args` is the list of arguments of all parts.
     fn part(
         &mut self,
         kernel: &CompositeKernel,
         index: usize,
-        [count, per]: [Value; 2],
         [first, last]: [Value; 2],
+        args: Value,
+        scratch: Value,
     ) -> Result<(), KernelError> {
         let (part, tag) = (&kernel.parts[index], self.tags[index]);
         let pointer_bytes = self.cx.target.pointer.bytes() as usize;
-        let offset = |index: usize, bytes: usize| {
-            let offset = index.checked_mul(bytes).and_then(|bytes| i64::try_from(bytes).ok());
-            offset.ok_or(KernelError::Index { what: "part", index, count: usize::MAX / bytes })
-        };
-        let (args, params) = (offset(part.args, pointer_bytes)?, offset(part.params, 8)?);
+        let (own_args, params) = (offset(part.args, pointer_bytes)?, offset(part.params, 8)?);
         let function = self.function(part.kernel);
-        let (scratch, status) = (self.cx.scratch, self.cx.status);
-        let (arg_list, param_list) = (self.cx.arg_list(), self.cx.params);
+        let (status, param_list) = (self.cx.status, self.cx.params);
         let builder = &mut self.cx.builder;
-        let mut own = |item: Value| {
-            let item = builder.ins().imul(item, per);
-            smaller(builder, item, count)
-        };
-        let (first, last) = (own(first), own(last));
         let [call, next] = std::array::from_fn(|_| builder.create_block());
         let any = builder.ins().icmp(IntCC::SignedLessThan, first, last);
         builder.ins().brif(any, call, &[], next, &[]);
         builder.switch_to_block(call);
         builder.seal_block(call);
-        let args = builder.ins().iconst(I64, args);
-        let args = builder.ins().iadd(arg_list, args);
+        let own_args = builder.ins().iconst(I64, own_args);
+        let args = builder.ins().iadd(args, own_args);
         let params = builder.ins().iconst(I64, params);
         let params = builder.ins().iadd(param_list, params);
         let before = builder.ins().load(I64, plain(), status, 0);

@@ -18,7 +18,8 @@ use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::Variable;
 use rabot_kernel::{
-    BLOCK_BYTES, ContractKernel, Operand, Size, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, TILE_TERMS, Tiles,
+    BLOCK_BYTES, ContractKernel, KEPT_BYTES, Operand, Size, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, TILE_TERMS,
+    Tiles,
 };
 use rabot_tensor::DType;
 
@@ -93,11 +94,15 @@ struct Held {
 /// **Errors**: operands that are not in f32 or not in pieces, or an inconsistent description.
 pub(super) fn emit(c: &mut Contraction, tiles: Tiles) -> Result<(), KernelError> {
     check(c, tiles)?;
+    let kept = c.kernel.keeps_b.then_some(c.cx.scratch);
+    if let Some(kept) = kept {
+        c.cx.scratch = c.add_int(kept, KEPT_BYTES as i64);
+    }
     c.common.tile = c.aligned_stack(TILE_COLUMNS * TILE_ROW_BYTES as usize);
     let image = c.image(tiles);
-    let common = c.tile_common(tiles, image.as_ref());
+    let common = c.tile_common(tiles, image.as_ref(), kept);
     c.cx.call_leaf(Leaf::Unit(Unit::Take), common.words);
-    c.tile_items(&common, image.as_ref())?;
+    c.tile_items(&common, image.as_ref(), kept)?;
     c.cx.call_leaf(Leaf::Unit(Unit::GiveBack), common.words);
     Ok(())
 }
@@ -110,6 +115,9 @@ fn check(c: &Contraction, tiles: Tiles) -> Result<(), KernelError> {
     }
     if !(1..=3).contains(&tiles.pieces) || kernel.accumulator != DType::F32 {
         return inconsistent("tiles of something else than one to three pieces of f32");
+    }
+    if kernel.keeps_b && matches!(kernel.b, Operand::Packed { .. }) {
+        return inconsistent("a constant that is kept");
     }
     if tiles.least_rows > 0 && !matches!(kernel.b, Operand::Packed { .. }) {
         return inconsistent("panels that only the vector unit reads");
@@ -144,7 +152,7 @@ pub(super) fn by_column(kernel: &ContractKernel) -> bool {
 }
 
 impl Contraction<'_, '_, '_> {
-    fn tile_common(&mut self, tiles: Tiles, image: Option<&Image>) -> Common {
+    fn tile_common(&mut self, tiles: Tiles, image: Option<&Image>, kept: Option<Value>) -> Common {
         let taps = self.kernel.taps() as i64;
         let blocks = self.ceil_div(self.common.k, taps * TILE_TERMS as i64);
         let piece = (tiles.pieces * TILE_BYTES) as i64;
@@ -167,6 +175,10 @@ impl Contraction<'_, '_, '_> {
             Operand::Strided { .. } | Operand::Patches(_) => self.kernel.scratch_rows().div_ceil(TILE_ROWS),
         };
         let a_bytes = self.mul_int(panel_bytes, a_panels as i64);
+        let (found, unscale) = match kept {
+            Some(kept) => (self.add_int(kept, 16), self.add_int(kept, 24)),
+            None => (self.stack(8), self.unscaled()),
+        };
         Common {
             tiles,
             blocks,
@@ -178,14 +190,19 @@ impl Contraction<'_, '_, '_> {
             words: self.stack(8 * tiles::WORDS.max(split::WORDS)),
             masks: self.stack(8 * VECTORS as usize),
             ahead: lines_ahead(self.kernel, tiles),
-            found: [self.stack(8), self.stack(8)],
-            unscale: [self.unscaled(), self.unscaled()],
+            found: [self.stack(8), found],
+            unscale: [self.unscaled(), unscale],
             a_block,
             sums: self.add(a_block, a_bytes),
         }
     }
 
-    fn tile_items(&mut self, common: &Common, image: Option<&Image>) -> Result<(), KernelError> {
+    fn tile_items(
+        &mut self,
+        common: &Common,
+        image: Option<&Image>,
+        kept: Option<Value>,
+    ) -> Result<(), KernelError> {
         let (tile, m, n) = (self.kernel.tile, self.common.m, self.common.n);
         let row_blocks = self.ceil_div(m, tile.rows as i64);
         let column_blocks = match image {
@@ -193,7 +210,8 @@ impl Contraction<'_, '_, '_> {
             _ => self.ceil_div(n, tile.columns as i64),
         };
         let none = self.int(-1);
-        let held = Held { a: self.variable(none), b: [self.variable(none), self.variable(none)] };
+        let of_b = [0, 8].map(|at| kept.map_or(none, |kept| self.load(I64, kept, at)));
+        let held = Held { a: self.variable(none), b: of_b.map(|of_b| self.variable(of_b)) };
         let mut result = Ok(());
         let (begin, end) = (self.cx.begin, self.cx.end);
         self.for_range(begin, end, 1, |c, item| {
@@ -209,6 +227,12 @@ impl Contraction<'_, '_, '_> {
             let row = c.mul_int(row_block, tile.rows as i64);
             result = c.tile_item(common, image, &batch, row, column_block, held);
         });
+        if let Some(kept) = kept {
+            for (at, variable) in [0, 8].into_iter().zip(held.b) {
+                let value = self.get(variable);
+                self.store(value, kept, at);
+            }
+        }
         result
     }
 

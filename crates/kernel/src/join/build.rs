@@ -2,7 +2,8 @@
 
 use super::chain::items_per_step;
 use super::order::{Link, Node, Piece};
-use crate::{Arg, Arrangement, Call, CompositeKernel, KernelDesc, Part, Plan, Size, Storage};
+use super::rows::RowBlocks;
+use crate::{Arg, Arrangement, BufferId, Call, CompositeKernel, KernelDesc, Part, Plan, Size, Storage};
 use rabot_ir::Dim;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(super) struct Registry<'a> {
     pub ids: &'a mut HashMap<KernelDesc, usize>,
     /// Name of the machine.
     pub target: &'a str,
+    /// How often steps touch each buffer.
+    pub uses: HashMap<BufferId, usize>,
 }
 
 /// A part of a call to be made: the call, and how its work items are counted.
@@ -69,6 +72,12 @@ impl Registry<'_> {
         let Some(steps) = steps else {
             return calls.into_iter().next().unwrap_or_else(|| piece.units[0].call.clone());
         };
+        if let Some(Link::Lead(lead)) = &node.link
+            && let units = node.units.iter().map(|&unit| &piece.units[unit]).collect::<Vec<_>>()
+            && let Some(blocks) = RowBlocks::new(self.plan, &self.uses, &units, lead)
+        {
+            return self.in_row_blocks(calls, blocks);
+        }
         let handed_on = self.handed_on(&calls);
         let bytes = handed_on.floor_div(&steps.maximum(&Dim::from(1))) + Dim::from(1);
         let block = Dim::from(CHAIN_BYTES).floor_div(&bytes) + Dim::from(1);
@@ -85,6 +94,28 @@ impl Registry<'_> {
             })
             .collect();
         self.composite(Arrangement::Chain, members, steps, Some(block))
+    }
+
+    fn in_row_blocks(&mut self, calls: Vec<Call>, blocks: RowBlocks) -> Call {
+        let mut members = Vec::with_capacity(calls.len());
+        for (mut call, part) in calls.into_iter().zip(blocks.parts.iter()) {
+            if let Some(kernel) = &part.kernel {
+                let name = self.plan.kernel_names.get(call.kernel).cloned().unwrap_or_default();
+                call.kernel = self.kernel(KernelDesc::Contract(kernel.clone()), name);
+            }
+            members.push(Member { call, count: part.count.clone(), per: Dim::from(part.per) });
+        }
+        for buffer in blocks.private() {
+            // What is handed on is in scratch memory. A buffer without elements would have no results to compute.
+            self.plan.buffers[buffer].elements = Dim::from(1);
+        }
+        let mut call = self.composite(Arrangement::Chain, members, blocks.steps(), Some(Dim::from(1)));
+        let KernelDesc::Composite(mut kernel) = self.plan.kernels[call.kernel].clone() else { return call };
+        kernel.rows = Some(blocks.row_steps(&mut call));
+        let desc = KernelDesc::Composite(kernel);
+        let name = self.name(&desc);
+        call.kernel = self.kernel(desc, name);
+        call
     }
 
     /// Bytes of the buffers that one of the calls writes and another touches.
@@ -149,16 +180,22 @@ impl Registry<'_> {
             })
             .collect();
         let block = block.map_or(Size::Const(1), param);
-        let desc = KernelDesc::Composite(CompositeKernel { args: kernel_args, arrangement, parts, block });
-        let kernel = self.kernel(desc);
+        let desc = KernelDesc::Composite(CompositeKernel {
+            args: kernel_args,
+            arrangement,
+            parts,
+            block,
+            rows: None,
+        });
+        let name = self.name(&desc);
+        let kernel = self.kernel(desc, name);
         Call { kernel, args, params, items, scratch_bytes, sources, parts: leaves, flops, values }
     }
 
-    fn kernel(&mut self, desc: KernelDesc) -> usize {
+    fn kernel(&mut self, desc: KernelDesc, name: String) -> usize {
         if let Some(&id) = self.ids.get(&desc) {
             return id;
         }
-        let name = self.name(&desc);
         self.plan.kernel_names.push(name);
         self.plan.kernels.push(desc.clone());
         self.ids.insert(desc, self.plan.kernels.len() - 1);

@@ -1,7 +1,7 @@
 //! Chains: kernels done one after the other for each point of the dims that they share.
 
 use super::order::{Link, Piece, Unit};
-use super::region::{Map, are_disjoint, exact, have_same_lead, is_same_point, with_lead};
+use super::region::{Map, Region, are_disjoint, exact, have_same_lead, is_same_point, with_lead};
 use crate::{KernelDesc, Plan};
 use rabot_ir::Dim;
 use std::collections::BTreeSet;
@@ -148,12 +148,17 @@ fn fits(lead: &[Dim], units: &[&Unit]) -> bool {
     units.iter().all(splits) && pairs_fit(units, same)
 }
 
-/// True if what two units both touch, and one writes, they touch in the same step of the chain.
 fn pairs_fit(units: &[&Unit], same: impl Fn(&Map, &Map) -> bool) -> bool {
+    regions_fit(&units.iter().map(|unit| unit.regions.as_slice()).collect::<Vec<_>>(), same)
+}
+
+/// True if what two units both touch, and one writes, they touch in the same step of the chain. `units` are the regions
+/// of each.
+pub(super) fn regions_fit(units: &[&[Region]], same: impl Fn(&Map, &Map) -> bool) -> bool {
     units.iter().enumerate().all(|(at, a)| {
         units[at + 1..].iter().all(|b| {
-            a.regions.iter().all(|x| {
-                let both = b.regions.iter().filter(|y| y.buffer == x.buffer && (x.written || y.written));
+            a.iter().all(|x| {
+                let both = b.iter().filter(|y| y.buffer == x.buffer && (x.written || y.written));
                 both.into_iter().all(|y| match (&x.map, &y.map) {
                     (Some(x), Some(y)) => same(x, y) || are_disjoint(x, y),
                     _ => false,

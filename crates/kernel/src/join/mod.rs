@@ -9,9 +9,10 @@ mod build;
 mod chain;
 mod order;
 mod region;
+mod rows;
 mod side;
 
-use crate::{KernelDesc, Plan, Step};
+use crate::{BufferId, KernelDesc, Plan, Step};
 use build::Registry;
 use order::Piece;
 use std::collections::HashMap;
@@ -19,9 +20,31 @@ use std::collections::HashMap;
 /// Joins the calls of a plan. `ids` are the numbers of its kernels.
 pub(crate) fn join(plan: &mut Plan, ids: &mut HashMap<KernelDesc, usize>, target: &str) {
     let steps = std::mem::take(&mut plan.steps);
-    let mut registry = Registry { plan, ids, target };
+    let mut uses = HashMap::new();
+    count_uses(&steps, &mut uses);
+    let mut registry = Registry { plan, ids, target, uses };
     let steps = join_steps(steps, &mut registry);
     plan.steps = steps;
+}
+
+/// Counts how often steps touch each buffer.
+fn count_uses(steps: &[Step], uses: &mut HashMap<BufferId, usize>) {
+    let mut touch = |buffer: BufferId| *uses.entry(buffer).or_insert(0) += 1;
+    for step in steps {
+        match step {
+            Step::Call(call) => call.args.iter().for_each(|&buffer| touch(buffer)),
+            Step::Host(call) => {
+                call.inputs.iter().flatten().chain(&call.outputs).for_each(|(buffer, _)| touch(*buffer));
+            }
+            Step::If { condition, .. } => touch(*condition),
+        }
+    }
+    for step in steps {
+        if let Step::If { then_steps, else_steps, .. } = step {
+            count_uses(then_steps, uses);
+            count_uses(else_steps, uses);
+        }
+    }
 }
 
 fn join_steps(steps: Vec<Step>, registry: &mut Registry<'_>) -> Vec<Step> {

@@ -37,7 +37,7 @@ pub(super) struct Map {
 }
 
 /// A size in a call.
-fn value(call: &Call, size: Size) -> Option<Dim> {
+pub(super) fn value(call: &Call, size: Size) -> Option<Dim> {
     match size {
         Size::Const(value) => Some(Dim::from(value)),
         Size::Param(index) => call.params.get(index).cloned(),
@@ -53,6 +53,23 @@ pub(super) fn regions(kernel: &KernelDesc, call: &Call) -> Vec<Region> {
         KernelDesc::Composite(_) => {}
     }
     reader.regions
+}
+
+/// As [`regions`], with the rows of a product among the leading dims: of its right operand, all rows read everything.
+pub(super) fn row_regions(kernel: &KernelDesc, call: &Call) -> Vec<Region> {
+    let mut regions = regions(kernel, call);
+    if let KernelDesc::Contract(kernel) = kernel {
+        // The operands come first, see `contract`.
+        for (at, region) in regions.iter_mut().enumerate() {
+            let is_right = at == 1;
+            region.map = region.map.take().filter(|map| !is_right && !map.rest.is_empty()).map(|mut map| {
+                map.lead.push(map.rest.remove(0));
+                map
+            });
+        }
+        debug_assert_eq!(regions.get(1).map(|r| r.buffer), call.args.get(kernel.b.arg()).copied());
+    }
+    regions
 }
 
 struct Reader<'a> {

@@ -486,6 +486,7 @@ impl Lowering<'_, '_, '_> {
             stores,
             tile,
             tiles,
+            keeps_b: false,
         };
         let scratch = match tiles {
             None => scratch_bytes(&kernel, &shape.k),
