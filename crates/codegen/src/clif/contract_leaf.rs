@@ -37,7 +37,8 @@ impl Contraction<'_, '_, '_> {
             Some(_) => sum::Element::BF16,
             None => sum::Element::F32,
         };
-        let leaf = Sum { rows, panels, columns: self.kernel.tile.nr, a, b, tile_row };
+        let (columns, chains) = (self.kernel.tile.nr, self.has_chains());
+        let leaf = Sum { rows, panels, columns, a, b, tile_row, chains };
         Some(leaf).filter(|leaf| is_wide(self.kernel, self.cx.target) && leaf.is_possible())
     }
 

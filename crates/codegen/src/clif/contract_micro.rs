@@ -1,15 +1,17 @@
 //! Micro-kernels: a tile of C held in registers over the whole sum.
 //!
-//! Every element of C is one chain of multiply-adds in the order of k, whatever tile it is in, so its bits do not
-//! depend on where tiles are cut.
+//! Every element of C is a chain of multiply-adds in the order of k, or the sum of such chains of as many terms, whatever
+//! tile it is in, so its bits do not depend on where tiles are cut.
 
 use crate::clif::cast::{f32_from_bf16, f32_from_finite_f16};
 use crate::clif::context::constant;
 use crate::clif::contract_build::{Contraction, WORD, block_args};
 use crate::clif::ops::{Ops, little};
+use crate::x64::sum::CHAIN;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I16, I16X8, I32};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
+use cranelift_frontend::Variable;
 use rabot_kernel::Size;
 use rabot_tensor::DType;
 
@@ -76,6 +78,9 @@ impl Contraction<'_, '_, '_> {
         };
         let accumulators = vec![zero; micro.shape.rows * vectors];
         let mut position = Position { accumulators, a, b: micro.panels.clone() };
+        if self.has_chains() {
+            return self.sum_of_chains(micro, &position, tile_row);
+        }
         let a_step = self.a_step(micro);
         let (passes, rest) = match self.kernel.k {
             Size::Const(k) => {
@@ -108,6 +113,56 @@ impl Contraction<'_, '_, '_> {
             let offset = row as i64 * tile_row + (vector * self.lanes()) as i64 * WORD;
             self.store(*value, self.common.tile, offset);
         }
+    }
+
+    /// True if there may be more terms than those of a chain. Sums of integers are exact.
+    pub fn has_chains(&self) -> bool {
+        !self.pairs() && !matches!(self.kernel.k, Size::Const(k) if k <= CHAIN)
+    }
+
+    /// Chain after chain, each added to the tile.
+    fn sum_of_chains(&mut self, micro: &Micro, start: &Position, tile_row: i64) {
+        let vectors = self.vectors(micro.shape);
+        let (a_step, ty) = (self.a_step(micro), self.accumulator_type());
+        let lanes = self.lanes();
+        let place = |at: usize| (at / vectors) as i64 * tile_row + ((at % vectors) * lanes) as i64 * WORD;
+        for (at, &zero) in start.accumulators.iter().enumerate() {
+            self.store(zero, self.common.tile, place(at));
+        }
+        let left = self.variable(self.common.steps);
+        let a = self.variable(start.a);
+        let b: Vec<Variable> = start.b.iter().map(|&panel| self.variable(panel)).collect();
+        self.repeat_while(
+            |c| {
+                let left = c.get(left);
+                c.ins().icmp_imm_s(IntCC::SignedGreaterThan, left, 0)
+            },
+            |c| {
+                let (most, some) = (c.int(CHAIN), c.get(left));
+                let steps = c.min(some, most);
+                let panels = b.iter().map(|&panel| c.get(panel)).collect();
+                let position = Position { a: c.get(a), b: panels, ..start.clone() };
+                let mask = c.int(-UNROLL);
+                let whole = c.ins().band(steps, mask);
+                let [whole, all] = [whole, steps].map(|steps| {
+                    let bytes = c.mul_int(steps, a_step);
+                    c.add(position.a, bytes)
+                });
+                let position = c.sum_loop(micro, position, whole, UNROLL);
+                let position = c.sum_loop(micro, position, all, 1);
+                for (at, &value) in position.accumulators.iter().enumerate() {
+                    let before = c.load(ty, c.common.tile, place(at));
+                    let sum = c.ins().fadd(before, value);
+                    c.store(sum, c.common.tile, place(at));
+                }
+                c.set(a, position.a);
+                for (&variable, &panel) in b.iter().zip(&position.b) {
+                    c.set(variable, panel);
+                }
+                let rest = c.add_int(some, -CHAIN);
+                c.set(left, rest);
+            },
+        );
     }
 
     /// A loop of `unroll` steps a pass until the position in A is `end`.

@@ -58,7 +58,11 @@ impl Element {
     }
 }
 
-/// `tile[r][c] = Σ_k A[r][k]·B[k][c]`, each element one chain of multiply-adds in the order of k, from 0.
+/// Terms of a chain of multiply-adds. The sum of more is that of their chains, which errs less: each chain begins at 0.
+pub(crate) const CHAIN: i64 = 256;
+
+/// `tile[r][c] = Σ_k A[r][k]·B[k][c]`, each element a chain of multiply-adds in the order of k, from 0, or the sum of
+/// chains of [`CHAIN`] terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Sum {
     /// Rows of the tile; with pointers, [`MOST_POINTERS`] at most.
@@ -73,6 +77,8 @@ pub(crate) struct Sum {
     pub b: Element,
     /// Bytes from row to row of the tile.
     pub tile_row: i64,
+    /// True if there may be more terms than those of a chain.
+    pub chains: bool,
 }
 
 /// Panels of B that a tile may have.
@@ -83,6 +89,9 @@ pub(crate) const MOST_POINTERS: usize = 4;
 
 /// Registers of 512 bits.
 const REGISTERS: usize = 32;
+
+/// A register that holds a factor while there are multiply-adds.
+const SPARE: usize = REGISTERS - 1;
 
 /// Steps of the sum in one pass of the loop.
 const UNROLL: usize = 4;
@@ -96,6 +105,9 @@ const PANEL: Gpr = Register::RDX;
 const STEPS: Gpr = Register::RCX;
 const PANEL_3: Gpr = Register::RAX;
 const A: [Gpr; MOST_POINTERS] = [Register::R8, Register::R9, Register::R10, Register::R11];
+/// Where accumulators go, and the terms that are left, where there are several chains.
+const TILE: Gpr = Register::RBX;
+const LEFT: Gpr = Register::RBP;
 
 impl Sum {
     /// Vectors of a row.
@@ -132,6 +144,10 @@ impl Sum {
     /// **Errors**: it cannot be encoded.
     pub fn assemble(&self) -> Result<Vec<u8>, AsmError> {
         let mut asm = Asm::new()?;
+        if self.chains {
+            asm.push(TILE)?;
+            asm.push(LEFT)?;
+        }
         asm.load_word(B, Mem::at(ARGUMENT, Word::B.offset()))?;
         asm.load_word(PANEL, Mem::at(ARGUMENT, Word::PanelBytes.offset()))?;
         asm.load_word(STEPS, Mem::at(ARGUMENT, Word::Steps.offset()))?;
@@ -141,6 +157,58 @@ impl Sum {
         if self.panels > 3 {
             asm.address(PANEL_3, PANEL, PANEL, 2)?;
         }
+        if self.chains {
+            self.sum_of_chains(&mut asm)?;
+            asm.pop(LEFT)?;
+            asm.pop(TILE)?;
+        } else {
+            self.chain(&mut asm)?;
+            asm.load_word(B, Mem::at(ARGUMENT, Word::Tile.offset()))?;
+            self.for_accumulators(|accumulator, offset| asm.store(Mem::at(B, offset), accumulator))?;
+        }
+        asm.ret()?;
+        asm.finish()
+    }
+
+    /// Chain after chain, each added to the tile.
+    fn sum_of_chains(&self, asm: &mut Asm) -> Result<(), AsmError> {
+        let (mut next, mut short) = (asm.label(), asm.label());
+        asm.load_word(TILE, Mem::at(ARGUMENT, Word::Tile.offset()))?;
+        asm.copy_word(LEFT, STEPS)?;
+        asm.zero(SPARE)?;
+        self.for_accumulators(|_, offset| asm.store(Mem::at(TILE, offset), SPARE))?;
+        asm.place(&mut next)?;
+        asm.copy_word(STEPS, LEFT)?;
+        asm.compare_number(STEPS, CHAIN as i32)?;
+        asm.jump_if_less(short)?;
+        asm.set_number(STEPS, CHAIN as i32)?;
+        asm.place(&mut short)?;
+        self.chain(asm)?;
+        self.for_accumulators(|accumulator, offset| {
+            asm.load(SPARE, Mem::at(TILE, offset))?;
+            asm.sum(accumulator, SPARE, accumulator)?;
+            asm.store(Mem::at(TILE, offset), accumulator)
+        })?;
+        asm.add_number(LEFT, -CHAIN)?;
+        asm.jump_if_greater(next)
+    }
+
+    /// Each accumulator and its place in the tile.
+    fn for_accumulators(
+        &self,
+        mut visit: impl FnMut(usize, i64) -> Result<(), AsmError>,
+    ) -> Result<(), AsmError> {
+        for row in 0..self.rows {
+            for vector in 0..self.vectors() {
+                let offset = row as i64 * self.tile_row + (vector * LANES * 4) as i64;
+                visit(row * self.vectors() + vector, offset)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Multiply-adds of so many terms as `STEPS` holds, from 0 on.
+    fn chain(&self, asm: &mut Asm) -> Result<(), AsmError> {
         for accumulator in 0..self.rows * self.vectors() {
             asm.zero(accumulator)?;
         }
@@ -148,26 +216,17 @@ impl Sum {
         asm.add_number(STEPS, -(UNROLL as i64))?;
         asm.jump_if_less(rest)?;
         asm.place(&mut body)?;
-        self.steps(&mut asm, UNROLL)?;
+        self.steps(asm, UNROLL)?;
         asm.add_number(STEPS, -(UNROLL as i64))?;
         asm.jump_if_not_less(body)?;
         asm.place(&mut rest)?;
         asm.add_number(STEPS, UNROLL as i64)?;
         asm.jump_if_zero(done)?;
         asm.place(&mut one)?;
-        self.steps(&mut asm, 1)?;
+        self.steps(asm, 1)?;
         asm.add_number(STEPS, -1)?;
         asm.jump_if_greater(one)?;
-        asm.place(&mut done)?;
-        asm.load_word(B, Mem::at(ARGUMENT, Word::Tile.offset()))?;
-        for row in 0..self.rows {
-            for vector in 0..self.vectors() {
-                let offset = row as i64 * self.tile_row + (vector * LANES * 4) as i64;
-                asm.store(Mem::at(B, offset), row * self.vectors() + vector)?;
-            }
-        }
-        asm.ret()?;
-        asm.finish()
+        asm.place(&mut done)
     }
 
     fn pointers(&self) -> &'static [Gpr] {
