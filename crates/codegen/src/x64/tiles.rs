@@ -188,10 +188,17 @@ impl Products {
     fn products(&self, asm: &mut Asm) -> Result<(), AsmError> {
         let products = PRODUCTS.get(self.pieces.wrapping_sub(1)).ok_or_else(AsmError::registers)?;
         let mut held = (usize::MAX, usize::MAX);
-        let mut lines = 0..self.ahead as i64;
+        let (mut lines, mut next) = (0..self.ahead as i64, 0..self.pieces * TILE_ROWS);
+        let (ahead, soon) = (lines.end as usize, next.end);
         for &(a, b) in *products {
-            // A few at a time: there are not many places for lines that are on their way.
-            for line in lines.by_ref().take(self.ahead.div_ceil(products.len())) {
+            // A few at a time: there are not many places for lines that are on their way. The panels of A are in the
+            // second-level cache at best, whence tiles come at half the speed of products.
+            for line in next.by_ref().take(soon.div_ceil(products.len())) {
+                for panel in A.into_iter().take(self.rows) {
+                    asm.prefetch(Mem::at(panel, (soon + line) as i64 * ROW))?;
+                }
+            }
+            for line in lines.by_ref().take(ahead.div_ceil(products.len())) {
                 asm.prefetch_second(Mem::at(COUNT, line * ROW))?;
             }
             if held.0 != a {
