@@ -4,17 +4,27 @@
 //! It is for programs; a library must not end the process that it is in.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Exit code: wrong usage or input.
 const EXIT_CODE: libc::c_int = 2;
 
-/// Bytes that are allocated.
-static TAKEN: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that are allocated, but for those that threads have not added yet.
+static TAKEN: AtomicIsize = AtomicIsize::new(0);
 /// Bytes that may be.
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Bytes that a thread takes or gives back before it adds them to those of all: threads that work on graphs allocate
+/// small things all the time, and would wait for each other's count.
+const UNCOUNTED_BYTES: usize = 16 << 10;
+
+thread_local! {
+    /// Bytes that this thread took, less those that it gave back, which are not in `TAKEN`.
+    static UNCOUNTED: Cell<isize> = const { Cell::new(0) };
+}
 
 /// The system's allocator, which counts. Memory-mapped files are not counted: they can be dropped and read again.
 ///
@@ -29,35 +39,42 @@ pub struct Allocator;
 // SAFETY: every call is handed to the system's allocator as it is; what is added does not allocate or unwind.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        take(layout.size());
+        count(layout.size() as isize);
         // SAFETY: as promised by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        take(layout.size());
+        count(layout.size() as isize);
         // SAFETY: as promised by the caller.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        take(size.saturating_sub(layout.size()));
-        TAKEN.fetch_sub(layout.size().saturating_sub(size), Ordering::Relaxed);
+        count(size as isize - layout.size() as isize);
         // SAFETY: as promised by the caller.
         unsafe { System.realloc(old, layout, size) }
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        TAKEN.fetch_sub(layout.size(), Ordering::Relaxed);
+        count(-(layout.size() as isize));
         // SAFETY: as promised by the caller.
         unsafe { System.dealloc(old, layout) }
     }
 }
 
-/// Counts bytes that are about to be allocated.
-fn take(bytes: usize) {
-    let before = TAKEN.fetch_add(bytes, Ordering::Relaxed);
-    if before.saturating_add(bytes) > LIMIT.load(Ordering::Relaxed) {
+/// Counts bytes that are about to be allocated, or are given back where they are negative. A layout has `isize::MAX` bytes
+/// at most.
+fn count(bytes: isize) {
+    // A thread that is ending has no place for its own count any more.
+    let own = UNCOUNTED.try_with(|own| own.replace(0)).unwrap_or(0);
+    let all = own.saturating_add(bytes);
+    if all.unsigned_abs() < UNCOUNTED_BYTES && UNCOUNTED.try_with(|own| own.set(all)).is_ok() {
+        return;
+    }
+    let before = TAKEN.fetch_add(all, Ordering::Relaxed);
+    let taken = usize::try_from(before.saturating_add(all)).unwrap_or(0);
+    if bytes > 0 && taken > LIMIT.load(Ordering::Relaxed) {
         end("memory", "--max-memory");
     }
 }
@@ -65,11 +82,6 @@ fn take(bytes: usize) {
 /// Ends the process when more memory than this is allocated.
 pub fn limit_memory(bytes: usize) {
     LIMIT.store(bytes, Ordering::Relaxed);
-}
-
-/// Memory that is allocated, in bytes; only where [`Allocator`] is the process's.
-pub fn allocated() -> usize {
-    TAKEN.load(Ordering::Relaxed)
 }
 
 /// Memory of this machine in bytes, if the system says.

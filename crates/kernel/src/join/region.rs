@@ -230,6 +230,10 @@ fn periods(maps: [&Map; 2]) -> Vec<Option<Dim>> {
 
 /// True if the two never reach the same element: modulo some stride, all indices of one lie below those of the other.
 pub(super) fn are_disjoint(a: &Map, b: &Map) -> bool {
+    // Both begin with the first element of the buffer. So it is with nearly all, and proofs take long.
+    if a.offset.is(0) && b.offset.is(0) {
+        return false;
+    }
     let axes = |map: &Map| map.lead.iter().chain(&map.rest).cloned().collect::<Vec<Axis>>();
     let (a_axes, b_axes) = (axes(a), axes(b));
     periods([a, b]).iter().any(|period| {
